@@ -1,0 +1,65 @@
+"""All that a plugin imports.
+
+Stage interfaces, data types, settings, errors and the hook marker. Everything here keeps working for plugins written for
+``API_VERSION`` and the one before; the rest of ``mdp_core`` is private to the host.
+"""
+
+from mdp_core.data.images import IMAGE_SUFFIXES, ImageRecord, Images, Pixels, read_image
+from mdp_core.data.instances import Bitmap, Instances
+from mdp_core.data.label_map import IGNORE, LabelMap, palette
+from mdp_core.errors import DataError, MdpError, PluginError, StageError, WeightsError
+from mdp_core.plugins.hookspecs import Observer, Registry, RunInfo, RunOutcome, StepInfo, StepResult, hookimpl
+from mdp_core.plugins.version import API_VERSION
+from mdp_core.settings import NoEffect, OnlyFor, Settings, StageConfig, WeightsRef, file_sha256
+from mdp_core.stages.base import Context, Listener, Silence, Stage
+from mdp_core.stages.clusterer import Clusterer
+from mdp_core.stages.dataset import Dataset, DatasetConfig, Source
+from mdp_core.stages.detector import Detector
+from mdp_core.stages.prior import GroupingPrior
+from mdp_core.stages.refiner import Refiner, RefinerConfig
+from mdp_core.stages.segmenter import Segmenter
+
+__all__ = [
+    "API_VERSION",
+    "IGNORE",
+    "IMAGE_SUFFIXES",
+    "Bitmap",
+    "Clusterer",
+    "Context",
+    "DataError",
+    "Dataset",
+    "DatasetConfig",
+    "Detector",
+    "GroupingPrior",
+    "ImageRecord",
+    "Images",
+    "Instances",
+    "LabelMap",
+    "Listener",
+    "MdpError",
+    "NoEffect",
+    "Observer",
+    "OnlyFor",
+    "Pixels",
+    "PluginError",
+    "Refiner",
+    "RefinerConfig",
+    "Registry",
+    "RunInfo",
+    "RunOutcome",
+    "Segmenter",
+    "Settings",
+    "Silence",
+    "Source",
+    "Stage",
+    "StageConfig",
+    "StageError",
+    "StepInfo",
+    "StepResult",
+    "WeightsError",
+    "WeightsRef",
+    "file_sha256",
+    "hookimpl",
+    "palette",
+    "read_image",
+]

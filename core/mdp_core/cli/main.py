@@ -1,0 +1,46 @@
+"""``mdp``: the entry point."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mdp_core import __version__
+from mdp_core.cli import doctor, plugins, recipe, run
+
+app = typer.Typer(
+    name="mdp",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="From images without labels to object masks, clusters and a trained segmentation model.\n\n"
+    "Start with [bold]mdp run quickstart[/bold], or, on your own images, [bold]mdp run folder --set data.root=PHOTOS[/bold].",
+)
+app.command("run")(run.run)
+app.command("plan")(run.plan)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(recipe.app, name="recipe")
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mdp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Takes the options that belong to no command."""
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""How the command line speaks: errors without tracebacks, warnings as lines."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TextIO
+
+import typer
+
+from mdp_core.errors import MdpError, MdpWarning, RecipeError
+
+INTERRUPTED = 130
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: handled like Ctrl-C."""
+
+
+@contextmanager
+def for_people(on_interrupt: Callable[[], str] | None = None) -> Iterator[None]:
+    """Turns errors that are a person's to mend into messages and exit codes: 2 for a recipe's mistakes, 1 for others, 130 for Ctrl-C."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    def say(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, MdpWarning):
+            from rich.console import Console
+
+            Console(stderr=True).print("[yellow]warning:[/yellow]", str(message), highlight=False, soft_wrap=True)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", MdpWarning)
+        warnings.showwarning = say
+        try:
+            yield
+        except MdpError as error:
+            _show(error)
+            raise typer.Exit(2 if isinstance(error, RecipeError) else 1) from None
+        except KeyboardInterrupt:
+            typer.echo("\n" + (on_interrupt() if on_interrupt else "interrupted"), err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _show(error: MdpError) -> None:
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    typer.echo(error.message, err=True)
+    if error.hint:
+        typer.echo(f"  → {error.hint}", err=True)
+    sys.stderr.flush()

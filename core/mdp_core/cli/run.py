@@ -1,0 +1,201 @@
+"""``mdp run`` and ``mdp plan``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdp_core.cli.messages import for_people
+
+if TYPE_CHECKING:
+    from mdp_core.engine.record import RunRecord
+    from mdp_core.engine.run import RunOptions, Session
+    from mdp_core.plugins.loader import PluginHost
+    from mdp_core.recipe.load import LoadedRecipe
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe file, or the name of one that comes with mdp: quickstart, folder, pascal …", show_default=False
+    ),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, e.g. pipeline.refiner.threshold=0.7; null removes a stage. May be repeated.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+PluginOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Load a plugin from a single file. May be repeated.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="Where results are kept. [default: $MDP_HOME or .mdp]", show_default=False)
+]
+UntilOption = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.", show_default=False)]
+
+
+def load(recipe: str, overrides: Sequence[str], plugin_files: Sequence[Path]) -> tuple[LoadedRecipe, PluginHost]:
+    """Loads plugins and a recipe.
+
+    Raises:
+        MdpError: Plugins are in conflict, or the recipe has mistakes.
+    """
+    from mdp_core.plugins.loader import load_plugins
+    from mdp_core.recipe.load import load_recipe
+
+    host = load_plugins(plugin_files)
+    host.check()
+    return load_recipe(recipe, overrides, host, os.environ), host
+
+
+def run(
+    recipe: RecipeArgument,
+    set_: SetOption,
+    plugin: PluginOption,
+    until: UntilOption = None,
+    home: HomeOption = None,
+    track: Annotated[bool, typer.Option("--track/--no-track", help="Tell the observers (MLflow).")] = True,
+    inline: Annotated[bool, typer.Option("--inline", help="Do all steps in this process, for a debugger.")] = False,
+) -> None:
+    """Run a recipe; what is in the store is not done again, so the same command continues a broken run."""
+    with for_people(lambda: f"interrupted; what is finished is kept. Continue with:\n  {_command()}"):
+        from rich.console import Console
+
+        from mdp_core.cli.progress import ConsoleProgress
+        from mdp_core.engine.run import RunOptions, default_home
+        from mdp_core.engine.run import run as run_recipe
+
+        loaded, host = load(recipe, set_, plugin)
+        progress = ConsoleProgress(Console(soft_wrap=True))
+        options = RunOptions(
+            home=home.absolute() if home else default_home(),
+            inline=inline,
+            until=until,
+            observers=[progress],
+            track=track,
+            overrides=set_,
+            on_scan=progress.scanning,
+        )
+        _summary(run_recipe(loaded, host, options), progress.console)
+
+
+def _command() -> str:
+    return shlex.join(["mdp", *sys.argv[1:]])
+
+
+def _summary(record: RunRecord, console: Any) -> None:
+    from rich.table import Table
+
+    hits = sum(1 for s in record.steps if s["status"] == "hit")
+    console.print()
+    rows = record.results.get("components", [])
+    if rows:
+        table = Table("component", "mIoU", "pixel accuracy", "images", title="Component table", title_justify="left")
+        for row in rows:
+            table.add_row(
+                row["title"],
+                f"{row['miou'] * 100:.1f} %",
+                f"{row['pixel_accuracy'] * 100:.1f} %",
+                str(row["protocol"]["images"]),
+            )
+        console.print(table)
+        protocol = rows[0]["protocol"]
+        console.print(
+            f"[dim]split {protocol['split']} · matching: {protocol['matching']} · last checkpoint · seed {record.seed}[/dim]",
+            highlight=False,
+        )
+        console.print(f"[dim]ground truth was used for: {'; '.join(protocol['ground_truth'])}[/dim]", highlight=False)
+    for stage, scores in record.results.get("localisation", {}).items():
+        console.print(
+            f"[dim]{stage}: {scores['hit'] * 100:.1f} % of the masks have IoU > 0.5 with an object, CorLoc {scores['corloc'] * 100:.1f} %[/dim]",
+            highlight=False,
+        )
+    notes = {n["notes"]["weights"] for n in record.steps if "weights" in n["notes"]}
+    for weights in sorted(notes):
+        console.print(f"[dim]weights: {weights}[/dim]", highlight=False)
+    console.print(
+        f"finished in {record.seconds:.1f} s ({hits} of {len(record.steps)} steps were in the store)", highlight=False
+    )
+    console.print(f"results: {_shown(record.folder)}", highlight=False)
+    meanings = {
+        "components.md": "the table, with IoU per class",
+        "stages.png": "what each stage made of some images",
+        "clusters.png": "what lies in each cluster",
+        "label_maps": "one palette PNG an image",
+        "masks.json": "object masks as COCO JSON",
+        "run.json": "the record of the run",
+    }
+    for name, meaning in meanings.items():
+        if (record.folder / name).exists():
+            console.print(f"  {name:<14} {meaning}", highlight=False)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def plan(
+    recipe: RecipeArgument,
+    set_: SetOption,
+    plugin: PluginOption,
+    until: UntilOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Show the steps of a recipe: which are in the store, and for the others what differs from the nearest stored one."""
+    with for_people():
+        from rich.console import Console
+
+        from mdp_core.cli.progress import ConsoleProgress
+        from mdp_core.engine.run import RunOptions, default_home, open_session
+
+        loaded, host = load(recipe, set_, plugin)
+        console = Console(soft_wrap=True)
+        options = RunOptions(
+            home=home.absolute() if home else default_home(), until=until, on_scan=ConsoleProgress(console).scanning
+        )
+        _show_plan(open_session(loaded, host, options), console, options)
+
+
+def _show_plan(session: Session, console: Any, options: RunOptions) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    for role, images in session.images.items():
+        bad = f", {len(images.bad)} bad ones are skipped" if images.bad else ""
+        console.print(f"{role}: split {images.split}, {len(images.records)} images{bad}", highlight=False)
+    for text in session.warnings():
+        console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False)
+    table = Table("step", "plugin", "", "why", box=None, pad_edge=False)
+    for step in session.plan.steps:
+        if session.entry(step).manifest() is not None:
+            table.add_row(escape(step.id), step.plugin, "[green]in the store[/green]", step.key[:12])
+        else:
+            table.add_row(
+                escape(step.id), step.plugin, "to do", escape(_why(session.store.nearest(step.kind, step.step, step.payload)))
+            )
+    console.print(table)
+
+
+def _why(differences: list[str] | None) -> str:
+    if differences is None:
+        return "never done"
+    # Keys of inputs differ whenever something before the step does; the setting itself says more.
+    telling = [d for d in differences if not d.startswith("inputs.")] or ["its inputs changed"]
+    return "; ".join(telling[:2]) + (f"; and {len(telling) - 2} more" if len(telling) > 2 else "")

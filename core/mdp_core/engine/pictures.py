@@ -1,0 +1,140 @@
+"""Pictures of a run: what each stage made of some images, and what lies in each cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdp_core.data.images import ImageRecord, Images, Pixels
+from mdp_core.data.instances import Instances
+from mdp_core.data.label_map import LabelMap
+from mdp_core.data.storage import replacing
+from mdp_core.report.contact_sheet import ClusterGroup, cluster_sheet, contact_sheet, mask_crop
+from mdp_core.report.layout import to_png
+from mdp_core.report.overlay import overlay
+
+ROWS = 8
+CROPS = 10
+CELL = 260
+SHOWN_SCORE = 0.5
+
+Truth = Callable[[ImageRecord], LabelMap | None]
+Outputs = Mapping[str, Sequence[Instances] | Sequence[LabelMap]]
+
+
+def write_pictures(
+    folder: Path, images: Images, outputs: Outputs, truth: Truth | None, results: Mapping[str, Any]
+) -> list[str]:
+    """Writes ``stages.png`` and, where there are clusters, ``clusters.png``.
+
+    Args:
+        folder: Where to.
+        images: The images that the outputs are of.
+        outputs: Stage id → one result an image, in the pipeline's order.
+        truth: Ground truth for the last column; None where the run is not evaluated.
+        results: Component results; where there are some, clusters take the colours of their classes.
+
+    Returns:
+        The names of the files.
+    """
+    _write(folder / "stages.png", _stages(images, outputs, truth, results))
+    clustered = [o for o in outputs.values() if _is_clustered(o)]
+    if not clustered:
+        return ["stages.png"]
+    names = _cluster_names(results)
+    groups = _groups(images, [i for i in clustered[0] if isinstance(i, Instances)], names)
+    if not groups:
+        return ["stages.png"]
+    _write(folder / "clusters.png", cluster_sheet(groups, crops=CROPS, title="What lies in each cluster"))
+    return ["stages.png", "clusters.png"]
+
+
+def _write(path: Path, picture: Pixels) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(to_png(picture))
+
+
+def _is_clustered(output: Sequence[Any]) -> bool:
+    return any(isinstance(i, Instances) and len(i) and int(i.labels.min()) >= 0 for i in output[:50])
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    """Returns up to ``wanted`` indices spread evenly over 0..total-1."""
+    return sorted({int(i) for i in np.linspace(0, total - 1, min(wanted, total)).round()}) if total else []
+
+
+def _stages(images: Images, outputs: Outputs, truth: Truth | None, results: Mapping[str, Any]) -> Pixels:
+    components = _components(results, outputs)
+    classes: tuple[str, ...] = tuple(next(iter(components.values()))["class_names"]) if components else ()
+    rows = []
+    for index in _spread(len(images), ROWS):
+        pixels = images.read(index)
+        cells: list[Pixels | None] = [pixels]
+        cells += [_cell(pixels, output[index], components.get(stage)) for stage, output in outputs.items()]
+        if truth is not None:
+            true = truth(images.records[index])
+            cells.append(None if true is None else overlay(pixels, true, width=CELL, enlarge=True))
+        rows.append((images.records[index].id, cells))
+    columns = ["image", *outputs, *(["ground truth"] if truth is not None else [])]
+    present = [(c, name) for c, name in enumerate(classes) if c and any(r["iou"][c] is not None for r in components.values())]
+    return contact_sheet(columns, rows, cell_width=CELL, title="What each stage made of the images", legend=present)
+
+
+def _components(results: Mapping[str, Any], stages: Iterable[str]) -> dict[str, Any]:
+    """Returns the scores by stage; a stage without scores of its own (a detector) takes those of the stage after it."""
+    own = {c["stage"]: c for c in results.get("components", [])}
+    found: dict[str, Any] = {}
+    after = None
+    for stage in reversed(list(stages)):
+        after = own.get(stage, after)
+        if after is not None:
+            found[stage] = after
+    return found
+
+
+def _cell(pixels: Pixels, result: Instances | LabelMap, component: Mapping[str, Any] | None) -> Pixels:
+    if isinstance(result, Instances):
+        if len(result) > 1:  # a detector proposes many: show those it believes in
+            result = result.select(result.scores >= min(SHOWN_SCORE, float(result.scores.max())))
+        if component is not None and len(result) and int(result.labels.min()) >= 0:
+            result = LabelMap.paint(result)
+    if isinstance(result, LabelMap) and component is not None:
+        result = in_class_colours(result, component["cluster_of_class"])
+    return overlay(pixels, result, width=CELL, enlarge=True)
+
+
+def in_class_colours(prediction: LabelMap, cluster_of_class: Sequence[int | None]) -> LabelMap:
+    """Returns the prediction with the number of the matched class on each pixel; clusters without a class come after them."""
+    top = int(prediction.values.max(initial=0))
+    mapped = np.array(
+        [0] + [(len(cluster_of_class) + v - 1) % 254 + 1 for v in range(1, top + 1)], dtype=prediction.values.dtype
+    )
+    for number, cluster in enumerate(cluster_of_class):
+        if cluster is not None and cluster <= top:
+            mapped[cluster] = number
+    if prediction.ignore <= top:
+        mapped[prediction.ignore] = prediction.ignore
+    return LabelMap.from_array(mapped[prediction.values].astype(prediction.values.dtype))
+
+
+def _cluster_names(results: Mapping[str, Any]) -> dict[int, str]:
+    for component in results.get("components", [])[:1]:
+        matched = zip(component["class_names"], component["cluster_of_class"], strict=True)
+        return {cluster: name for name, cluster in matched if cluster is not None}
+    return {}
+
+
+def _groups(images: Images, instances: Sequence[Instances], names: Mapping[int, str]) -> list[ClusterGroup]:
+    members: dict[int, list[tuple[int, int]]] = {}
+    for image, found in enumerate(instances):
+        for index, label in enumerate(found.labels):
+            members.setdefault(int(label) + 1, []).append((image, index))
+    groups = []
+    for cluster, where in sorted(members.items()):
+        chosen = [where[i] for i in _spread(len(where), CROPS)]
+        crops = [mask_crop(images.read(image), instances[image], index, cluster=cluster) for image, index in chosen]
+        groups.append(ClusterGroup(cluster, len(where), crops, names.get(cluster, "")))
+    return groups

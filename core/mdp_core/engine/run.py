@@ -1,0 +1,288 @@
+"""Runs a recipe: scan, plan, then each step a hit or a job, and the record of it all."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mdp_core.engine.jobs import SHARD_SIZE, Job, write_records
+from mdp_core.engine.launch import InlineLauncher, Launcher, ProcessLauncher
+from mdp_core.engine.outputs import Outputs
+from mdp_core.engine.plan import Plan, Role, Step, make_plan
+from mdp_core.engine.provenance import environment
+from mdp_core.engine.record import RunRecord, new_run_folder
+from mdp_core.engine.scan import ImageSet, Scanner
+from mdp_core.engine.store import Entry, Store, disk_errors
+from mdp_core.errors import MdpError, MdpWarning, ObserverWarning, PluginError, RecipeError
+from mdp_core.plugins.hookspecs import RunInfo, RunOutcome, StepInfo, StepResult
+from mdp_core.plugins.loader import Observers, PluginHost
+from mdp_core.recipe.load import LoadedRecipe
+from mdp_core.stages.base import Context
+from mdp_core.stages.dataset import DatasetConfig
+
+ScanProgress = Callable[[str, int, int], None]
+
+
+def default_home() -> Path:
+    """Returns MDP_HOME, or ``.mdp`` in the current folder."""
+    return Path(os.environ.get("MDP_HOME") or ".mdp").expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run, none of which changes a result.
+
+    Attributes:
+        home: MDP_HOME.
+        inline: Do steps in this process (for a debugger) instead of in worker processes.
+        until: Last stage to do.
+        observers: Further observers, told before those of the recipe.
+        track: Whether the recipe's observers (MLflow) are told at all.
+        overrides: What was given with ``--set``, for the record.
+        on_scan: Told (split, done, total) while images are opened for the first time.
+    """
+
+    home: Path
+    inline: bool = False
+    until: str | None = None
+    observers: Sequence[object] = ()
+    track: bool = True
+    overrides: Sequence[str] = ()
+    on_scan: ScanProgress = lambda split, done, total: None
+
+
+@dataclass
+class Session:
+    """A recipe with its plugins, its images and its plan: what ``mdp plan`` shows and ``mdp run`` does."""
+
+    loaded: LoadedRecipe
+    host: PluginHost
+    store: Store
+    dataset: Any
+    images: Mapping[Role, ImageSet]
+    plan: Plan
+
+    def entry(self, step: Step) -> Entry:
+        """Returns the place of a step's result in the store."""
+        return self.store.entry(step.kind, step.step, step.key, step.payload)
+
+    def warnings(self) -> list[str]:
+        """Returns what a person should know before the first step."""
+        found = []
+        for images in {i.split: i for i in self.images.values()}.values():
+            if images.bad:
+                shown = "; ".join(b.reason for b in images.bad[:3]) + ("; …" if len(images.bad) > 3 else "")
+                total = len(images.bad) + len(images.records)
+                found.append(f"{len(images.bad)} of {total} images of split {images.split!r} are skipped: {shown}")
+        if self.loaded.recipe.evaluate and "eval" in self.images and self.images["eval"].truth_fingerprint is None:
+            found.append(f"split {self.images['eval'].split!r} has no labels: nothing is evaluated")
+        return found
+
+
+def open_session(loaded: LoadedRecipe, host: PluginHost, options: RunOptions) -> Session:
+    """Scans the images and plans the steps; writes nothing but what was learned of the images.
+
+    Raises:
+        MdpError: The images or the stages cannot be used.
+    """
+    recipe = loaded.recipe
+    store = Store(options.home)
+    config = recipe.data.config
+    if not isinstance(config, DatasetConfig):
+        raise PluginError(f"dataset:{recipe.data.use}: its settings are not a DatasetConfig")
+    dataset = host.create("dataset", recipe.data.use, config.model_dump(mode="json"), Context())
+    plugin = host.plugin("dataset", recipe.data.use)
+    identity = f"{plugin.name} {plugin.identity} {type(config).cache_version}"
+    images: dict[Role, ImageSet] = {}
+    splits: list[tuple[Role, str | None]] = [("train", config.train), ("eval", config.eval if recipe.evaluate else None)]
+    for role, split in splits:
+        if split is not None:
+            scanner = Scanner(store.root / "scans", partial(options.on_scan, split))
+            images[role] = scanner.scan(dataset, identity, split)
+    try:
+        plan = make_plan(recipe, host, images, until=options.until)
+    except RecipeError as error:
+        raise RecipeError(f"{loaded.source}: {error.message}", hint=error.hint) from error
+    return Session(loaded, host, store, dataset, images, plan)
+
+
+def run(loaded: LoadedRecipe, host: PluginHost, options: RunOptions) -> RunRecord:
+    """Runs a recipe to its end.
+
+    Raises:
+        MdpError: A step cannot be done; the record says so too, and finished work is kept.
+        KeyboardInterrupt: The person (or SIGTERM) ended it; the record says so.
+    """
+    session = open_session(loaded, host, options)
+    return _Run(session, options).go()
+
+
+@dataclass
+class _StepListener:
+    """Passes what a worker tells to the observers."""
+
+    observers: Observers
+    run: RunInfo
+    step: StepInfo
+    notes: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def progress(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        arguments = {"done": done, "total": total, "metrics": metrics}
+        self.observers.call("mdp_step_progress", run=self.run, step=self.step, **arguments)
+
+    def note(self, name: str, value: str) -> None:
+        self.notes[name] = value
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+        warnings.warn(f"{self.step.id}: {message}", MdpWarning, stacklevel=1)
+
+
+class _Run:
+    """One run under way."""
+
+    def __init__(self, session: Session, options: RunOptions) -> None:
+        self.session, self.options = session, options
+        self.plan, recipe = session.plan, session.loaded.recipe
+        own = self._recipe_observers() if options.track else []
+        self.observers = session.host.observe([*options.observers, *own])
+        folder = new_run_folder(options.home, recipe.name)
+        self.record = RunRecord(
+            folder, recipe.name, recipe.seed, session.loaded.source, list(options.overrides), session.loaded.resolved,
+            environment(), warnings=session.warnings(), labels_used=dict(self.plan.labels_used),
+        )  # fmt: skip
+        for role, images in session.images.items():
+            bad = [[b.id, b.reason] for b in images.bad]
+            self.record.images[role] = {
+                "split": images.split, "count": len(images.records), "fingerprint": images.fingerprint, "bad": bad,
+            }  # fmt: skip
+            with disk_errors(folder):
+                write_records(folder / f"images-{role}.json", images.records)
+        self.infos = {step.id: _info(step) for step in self.plan.steps}
+        self.info = RunInfo(
+            self.record.id, recipe.name, folder, options.home, recipe.seed, session.loaded.resolved,
+            tuple(self.infos.values()), self.record.environment,
+            {role: images.fingerprint for role, images in session.images.items()},
+        )  # fmt: skip
+
+    def _recipe_observers(self) -> list[object]:
+        """Returns the observers of registry.yaml, with the recipe's settings where it has some, and the recipe's own."""
+        host = self.session.host
+        configs: dict[str, Any] = {}
+        for name in host.registry.observers:
+            try:
+                configs[name] = host.config("observer", name)()
+            except MdpError as error:
+                warnings.warn(f"observer {name!r} of registry.yaml is off: {error.message}", ObserverWarning, stacklevel=1)
+        configs |= {section.use: section.config for section in self.session.loaded.recipe.observers}
+        return [host.factory("observer", name)(config) for name, config in configs.items()]
+
+    def go(self) -> RunRecord:
+        started = time.monotonic()
+        outcome = RunOutcome("failed", 0.0)
+        launcher: Launcher = InlineLauncher() if self.options.inline else ProcessLauncher()
+        self.record.save()
+        self.observers.call("mdp_run_started", run=self.info)
+        for text in self.session.warnings():
+            warnings.warn(text, MdpWarning, stacklevel=1)
+        try:
+            for step in self.plan.steps:
+                self._do(step, launcher)
+            launcher.close()
+            with disk_errors(self.record.folder):
+                outputs = Outputs(self.session, self.record.folder).write()
+            self.record.results = outputs.results
+            self.record.status = "finished"
+            seconds = time.monotonic() - started
+            outcome = RunOutcome("finished", seconds, outputs.metrics, outputs.files, outputs.model)
+        except KeyboardInterrupt:
+            self.record.status = "interrupted"
+            outcome = RunOutcome("interrupted", time.monotonic() - started, error="interrupted")
+            raise
+        except BaseException as error:
+            self.record.status, self.record.error = "failed", str(error)
+            outcome = RunOutcome("failed", time.monotonic() - started, error=str(error))
+            raise
+        finally:
+            launcher.close()
+            self.record.seconds = round(time.monotonic() - started, 2)
+            self._save_quietly(outcome)
+            self.observers.call("mdp_run_finished", run=self.info, outcome=outcome)
+        return self.record
+
+    def _save_quietly(self, outcome: RunOutcome) -> None:
+        """Saves the record; on a full disk the error that ended the run matters more than this one."""
+        try:
+            self.record.save()
+        except MdpError:
+            if outcome.status == "finished":
+                raise
+
+    def _do(self, step: Step, launcher: Launcher) -> None:
+        entry, info = self.session.entry(step), self.infos[step.id]
+        manifest = entry.manifest()
+        if manifest is not None:
+            damage = entry.damage()
+            if not damage:
+                self._note(step, StepResult("hit", manifest.seconds, manifest.notes, tuple(manifest.warnings)))
+                return
+            message = f"{step.id}: the stored result is damaged ({', '.join(damage[:3])}); it is made anew"
+            self.record.warnings.append(message)
+            warnings.warn(message, MdpWarning, stacklevel=1)
+        listener = _StepListener(self.observers, self.info, info)
+        self.observers.call("mdp_step_started", run=self.info, step=info)
+        started = time.monotonic()
+        try:
+            launcher.run(self._job(step, entry), self.record.folder / "logs" / f"{step.stage}.log", listener)
+        except BaseException as error:
+            status: Any = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            self._note(step, StepResult(status, time.monotonic() - started, listener.notes, tuple(listener.warnings)))
+            raise
+        self._note(step, StepResult("done", time.monotonic() - started, listener.notes, tuple(listener.warnings)))
+
+    def _note(self, step: Step, result: StepResult) -> None:
+        entry = {
+            "id": step.id,
+            "key": step.key,
+            "plugin": step.plugin,
+            "status": result.status,
+            "seconds": round(result.seconds, 2),
+        }
+        self.record.steps.append({**entry, "notes": dict(result.notes), "warnings": list(result.warnings)})
+        self._save_quietly(RunOutcome("failed", 0.0))
+        self.observers.call("mdp_step_finished", run=self.info, step=self.infos[step.id], result=result)
+
+    def _job(self, step: Step, entry: Entry) -> Job:
+        session, recipe = self.session, self.session.loaded.recipe
+        config = recipe.data.config.model_dump(mode="json")
+        facts = {"split": session.images[step.role].split, "seed": recipe.seed, "labels_used": dict(self.plan.labels_used)}
+        return Job(
+            id=step.id,
+            stage=step.stage,
+            kind=step.kind,
+            step=step.step,
+            plugin=step.plugin,
+            settings=step.settings,
+            entry=str(entry.folder),
+            payload=step.payload,
+            images=str(self.record.folder / f"images-{step.role}.json"),
+            dataset=(recipe.data.use, config),
+            inputs={slot: str(session.entry(session.plan.step(name)).folder) for slot, name in step.inputs.items()},
+            seed=step.seed,
+            device=recipe.device,
+            plugin_files=tuple(str(f) for f in session.host.files),
+            shard_size=int(os.environ.get("MDP_SHARD_SIZE", SHARD_SIZE)),
+            facts=facts if step.kind == "evaluate" else {},
+        )
+
+
+def _info(step: Step) -> StepInfo:
+    unit = "iterations" if step.step == "fit" and step.kind != "clusterer" else "images"
+    return StepInfo(step.id, step.stage, step.step, step.plugin, step.key, unit)

@@ -1,0 +1,195 @@
+"""Scan: opens every image of a split once, lists the bad ones, and fingerprints the rest by their contents.
+
+What was learned of a file is kept under ``store/scans`` and believed as long as the file's size and modification time stay
+the same (as git does for its index); the fingerprint itself never holds a time or a path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mdp_core.data.images import ImageRecord, read_image
+from mdp_core.data.storage import write_json
+from mdp_core.engine.keys import FORMAT, digest
+from mdp_core.engine.store import disk_errors, read_json
+from mdp_core.errors import DataError
+from mdp_core.settings import file_sha256
+from mdp_core.stages.dataset import Dataset, DatasetConfig, Source
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be used, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of one role of a run.
+
+    Attributes:
+        split: Name of the split.
+        records: The good images, in the dataset's order.
+        bad: The others.
+        fingerprint: Stands for the ids and the contents of the images.
+        truth_fingerprint: Stands for the contents of their ground truth; None where there is none.
+    """
+
+    split: str
+    records: tuple[ImageRecord, ...]
+    bad: tuple[BadImage, ...]
+    fingerprint: str
+    truth_fingerprint: str | None
+
+
+@dataclass
+class _Facts:
+    """What is known of one image file: its contents, its size in pixels, or why it is bad."""
+
+    stamp: tuple[int, int]
+    sha256: str = ""
+    height: int = 0
+    width: int = 0
+    problem: str = ""
+
+
+Progress = Callable[[int, int], None]
+
+
+class Scanner:
+    """Scans splits, remembering files between runs.
+
+    Args:
+        memory: Folder of the remembered facts (``store/scans``).
+        progress: Told (done, total) of the files that have to be opened.
+    """
+
+    def __init__(self, memory: Path, progress: Progress = lambda done, total: None) -> None:
+        self._memory = memory
+        self._progress = progress
+
+    def scan(self, dataset: Dataset[DatasetConfig], plugin: str, split: str) -> ImageSet:
+        """Scans one split.
+
+        Args:
+            dataset: The dataset.
+            plugin: Its name and version, as they stand in keys.
+            split: The split.
+
+        Raises:
+            DataError: No images at all, two of one id, or a bad image where the recipe says ``on_bad_image: error``.
+        """
+        sources = list(dataset.sources(split))
+        _check_ids(sources)
+        facts = self._facts([s.path for s in sources if s.path is not None])
+        truths = self._facts([t for s in sources for t in s.truth], as_image=False)
+        config = dataset.config
+        records: list[ImageRecord] = []
+        contents: list[str] = []
+        truth_contents: list[str] = []
+        bad: list[BadImage] = []
+        for source in sources:
+            found = _judge(source, facts, config.min_side)
+            if isinstance(found, BadImage):
+                bad.append(found)
+                continue
+            record, content = found
+            records.append(record)
+            contents.append(content)
+            truth_contents.append(" ".join(truths[str(t)].sha256 for t in source.truth) or (source.content or ""))
+        _judge_all(split, records, bad, config)
+        identity = [FORMAT, plugin, [[r.id, r.height, r.width, c] for r, c in zip(records, contents, strict=True)]]
+        has_truth = bool(dataset.class_names) and any(truth_contents)
+        truth = digest([plugin, dataset.class_names, truth_contents]) if has_truth else None
+        return ImageSet(split, tuple(records), tuple(bad), digest(identity), truth)
+
+    def _facts(self, paths: Iterable[Path], *, as_image: bool = True) -> dict[str, _Facts]:
+        names = list(dict.fromkeys(str(p) for p in paths))
+        if not names:
+            return {}
+        memory = (
+            self._memory / f"{'images' if as_image else 'truth'}-{digest(sorted({os.path.dirname(n) for n in names}))}.json"
+        )
+        known = {name: _Facts(**{**f, "stamp": tuple(f["stamp"])}) for name, f in (read_json(memory) or {}).items()}
+        stamps = {name: _stamp(name) for name in names}
+        fresh = [n for n in names if n not in known or known[n].stamp != stamps[n] or stamps[n] == (-1, -1)]
+        if fresh:
+            with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+                look = _look_at_image if as_image else _look_at_file
+                for done, (name, found) in enumerate(
+                    zip(fresh, pool.map(look, fresh, [stamps[n] for n in fresh]), strict=True), 1
+                ):
+                    known[name] = found
+                    self._progress(done, len(fresh))
+            with disk_errors(memory):
+                write_json(memory, {name: asdict(f) for name, f in known.items()})
+        return {name: known[name] for name in names}
+
+
+def _stamp(name: str) -> tuple[int, int]:
+    try:
+        status = os.stat(name)
+    except OSError:
+        return (-1, -1)
+    return (status.st_size, status.st_mtime_ns)
+
+
+def _look_at_file(name: str, stamp: tuple[int, int]) -> _Facts:
+    try:
+        return _Facts(stamp, sha256=file_sha256(Path(name)))
+    except OSError as error:
+        raise DataError(f"{name}: ground truth cannot be read ({error.strerror})") from error
+
+
+def _look_at_image(name: str, stamp: tuple[int, int]) -> _Facts:
+    """Decodes the whole image: a truncated file shows only then."""
+    try:
+        pixels = read_image(name)
+        return _Facts(stamp, file_sha256(Path(name)), pixels.shape[0], pixels.shape[1])
+    except (DataError, OSError) as error:
+        return _Facts(stamp, problem=str(error))
+
+
+def _check_ids(sources: Sequence[Source]) -> None:
+    seen: set[str] = set()
+    for source in sources:
+        parts = Path(source.id).parts
+        if source.id in seen:
+            raise DataError(f"two images have the id {source.id!r}", hint="ids must be unique within a split")
+        if not source.id or Path(source.id).is_absolute() or ".." in parts:
+            raise DataError(f"{source.id!r} cannot be an image id", hint="an id is a relative path without '..'")
+        seen.add(source.id)
+
+
+def _judge(source: Source, facts: dict[str, _Facts], min_side: int) -> tuple[ImageRecord, str] | BadImage:
+    if source.path is None:
+        if source.size is None or source.content is None:
+            raise DataError(f"{source.id}: a generated image needs size and content")
+        height, width, content, path = *source.size, source.content, None
+    else:
+        known = facts[str(source.path)]
+        if known.problem:
+            return BadImage(source.id, known.problem)
+        height, width, content, path = known.height, known.width, f"{known.sha256} {source.content or ''}", str(source.path)
+    if min(height, width) < min_side:
+        where = path or source.id
+        return BadImage(source.id, f"{where}: {width}×{height} px is too small, a side must have {min_side} px (data.min_side)")
+    return ImageRecord(source.id, height, width, path), content
+
+
+def _judge_all(split: str, records: Sequence[ImageRecord], bad: Sequence[BadImage], config: DatasetConfig) -> None:
+    listed = "\n".join(f"  {b.reason}" for b in bad[:10]) + (f"\n  … and {len(bad) - 10} more" if len(bad) > 10 else "")
+    if bad and config.on_bad_image == "error":
+        raise DataError(
+            f"{len(bad)} of {len(bad) + len(records)} images of split {split!r} cannot be used:\n{listed}",
+            hint="mend or remove them, or set data.on_bad_image: skip",
+        )
+    if not records:
+        why = f", all {len(bad)} are bad:\n{listed}" if bad else ""
+        raise DataError(f"split {split!r} has no images{why}", hint="point data.root at a folder with images")

@@ -1,0 +1,1 @@
+"""Evaluation against ground truth: the only part of the platform that reads it."""

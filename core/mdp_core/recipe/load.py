@@ -1,0 +1,274 @@
+"""Loads a recipe: all its layers, all its mistakes at once, every setting with its origin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from mdp_core.errors import MdpError, PluginError
+from mdp_core.recipe import schema
+from mdp_core.recipe.environment import substitute
+from mdp_core.recipe.layers import Layers, RecipeText, find_recipe, merge, shown
+from mdp_core.recipe.overrides import parse_overrides
+from mdp_core.recipe.phrases import got
+from mdp_core.recipe.problems import InvalidRecipeError, Problem, did_you_mean, dotted
+from mdp_core.recipe.schema import Catalogue, DataSection, Header, ObserverSection, Recipe, StageSection
+from mdp_core.recipe.sentences import explain, explain_booleans
+from mdp_core.recipe.source import Keys, Node
+from mdp_core.settings import Settings, StageConfig
+
+ModelT = TypeVar("ModelT", bound=Settings)
+_STAGE_ID = re.compile(r"[a-z][a-z0-9-]*")
+_SECTIONS = ("data", "pipeline", "observers")
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe that is ready to run.
+
+    Attributes:
+        recipe: The typed recipe.
+        resolved: Every setting, defaults included, JSON-ready; in the shape of a recipe, so that it can be loaded again.
+        origins: Setting (``pipeline.prior.topk``) → ``recipes/pascal.yaml:7``, ``--set`` or ``default``.
+        merged: What the layers say together, references to the environment unreplaced; defaults are not in it.
+        source: The recipe as messages show it.
+        files: The files it was read from.
+    """
+
+    recipe: Recipe
+    resolved: dict[str, Any]
+    origins: dict[str, str]
+    merged: dict[str, Any]
+    source: str
+    files: tuple[Path, ...]
+
+
+def load_recipe(
+    source: str | Path | RecipeText, overrides: Sequence[str], catalogue: Catalogue, environ: Mapping[str, str]
+) -> LoadedRecipe:
+    """Loads and checks a recipe.
+
+    Args:
+        source: A file, the name of a recipe that comes with mdp (``quickstart``), or a text.
+        overrides: ``pipeline.prior.topk=0.2`` each, as after ``--set``.
+        catalogue: The plugins.
+        environ: The environment's variables.
+
+    Raises:
+        InvalidRecipeError: Every mistake that was found, each with its place.
+        RecipeError: There is no such recipe.
+    """
+    problems: list[Problem] = []
+    layers = Layers(catalogue, problems)
+    if isinstance(source, RecipeText):
+        name, tree = source.name, layers.read_text(source)
+    else:
+        path = find_recipe(source)
+        name, tree = shown(path), layers.read_file(path)
+    pipeline = tree.get(("pipeline",)) if tree else None
+    over = parse_overrides(overrides, pipeline.mapping if pipeline else (), problems)
+    if tree is None:
+        raise InvalidRecipeError(name, problems)
+    merged = merge(tree, over, catalogue)
+    complete, failed = substitute(merged, environ, problems)
+    recipe = _Checker(catalogue, complete, problems, failed).recipe()
+    if problems or recipe is None:
+        raise InvalidRecipeError(name, problems)
+    resolved = resolve(recipe)
+    origins = {dotted(keys): _origin(complete, keys) for keys in leaves(resolved)}
+    return LoadedRecipe(recipe, resolved, origins, merged.plain(), name, tuple(layers.files))
+
+
+def resolve(recipe: Recipe) -> dict[str, Any]:
+    """Returns every setting of a recipe, JSON-ready, in the shape of a recipe."""
+    dumped = recipe.model_dump(mode="json")
+    for section in (dumped["data"], *dumped["pipeline"].values(), *dumped["observers"]):
+        section.update(section.pop("config"))
+    return {key: dumped[key] for key in ("name", "description", "seed", "device", "data", "pipeline", "evaluate", "observers")}
+
+
+def leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yields the paths of all settings: everything that is no mapping, and empty mappings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def _origin(tree: Node, path: Sequence[str]) -> str:
+    node = tree
+    for key in path:
+        if not isinstance(node.value, dict):
+            break
+        if key not in node.value:
+            return "default"
+        node = node.value[key]
+    return node.place.origin
+
+
+@dataclass
+class _Checker:
+    """Checks one merged tree, collecting every mistake."""
+
+    catalogue: Catalogue
+    tree: Node
+    problems: list[Problem]
+    failed: set[Keys] = field(default_factory=set)
+
+    def recipe(self) -> Recipe | None:
+        header = self._settings(Header, _without(self.tree, _SECTIONS), (), _SECTIONS)
+        data = self._data()
+        pipeline = self._pipeline()
+        observers = self._observers()
+        if header is None or data is None or self.problems:
+            return None
+        return Recipe(**dict(header), data=data, pipeline=pipeline, observers=tuple(observers))
+
+    def _report(self, node: Node, path: Keys, message: str, *, at_key: bool = False) -> None:
+        if path not in self.failed:
+            self.problems.append(Problem(node.place if at_key else node.mark, dotted(path), message))
+
+    def _section(self, path: Keys, example: str) -> Node | None:
+        """Returns the mapping at a path, or reports that there is none."""
+        node = self.tree.get(path)
+        if node is None:
+            self._report(self.tree, path, f"required setting is missing; expected {example}", at_key=True)
+        elif not isinstance(node.value, dict):
+            self._report(node, path, f"expected {example}")
+        else:
+            return node
+        return None
+
+    def _data(self) -> DataSection | None:
+        node = self._section(("data",), "a mapping such as {use: folder, root: photos}")
+        plugin = self._plugin(node, ("data",), "dataset", schema.SECTION_KEYS) if node else None
+        return DataSection(use=plugin[0], config=plugin[1]) if plugin else None
+
+    def _observers(self) -> list[ObserverSection]:
+        node = self.tree.get(("observers",))
+        if node is None:
+            return []
+        if not isinstance(node.value, list):
+            self._report(node, ("observers",), "expected a list of mappings such as {use: mlflow}")
+            return []
+        found = []
+        for i, item in enumerate(node.value):
+            path = ("observers", i)
+            if not isinstance(item.value, dict):
+                item = Node({"use": item}, item.mark)  # noqa: PLW2901 - a bare name is short for {use: name}
+            plugin = self._plugin(item, path, "observer", schema.SECTION_KEYS)
+            if plugin:
+                found.append(ObserverSection(use=plugin[0], config=plugin[1]))
+        return found
+
+    def _pipeline(self) -> dict[str, StageSection]:
+        node = self._section(("pipeline",), "a mapping of stages such as {prior: {use: dino-affinity}}")
+        if node is None:
+            return {}
+        if not node.mapping:
+            self._report(node, ("pipeline",), "a pipeline needs at least one stage")
+        found = {}
+        for name, section in node.mapping.items():
+            stage = self._stage(name, section, list(node.mapping))
+            if stage:
+                found[name] = stage
+        return found
+
+    def _stage(self, name: str, node: Node, names: list[str]) -> StageSection | None:
+        path = ("pipeline", name)
+        if node.value is None:
+            others = [other for other in names if other != name]
+            message = f"no stage to remove{did_you_mean(name, others)}; a stage with default settings is written {name}: {{}}"
+            self._report(node, path, message, at_key=True)
+            return None
+        if not isinstance(node.value, dict):
+            self._report(node, path, "expected a mapping such as {use: NAME}")
+            return None
+        if not _STAGE_ID.fullmatch(name):
+            self._report(node, path, "a stage's id is lower-case letters, digits and dashes, a letter first", at_key=True)
+        kind = self._kind(name, node, path)
+        taken = self._input(name, node, names, path)
+        plugin = self._plugin(node, path, kind, schema.STAGE_KEYS) if kind else None
+        return StageSection(kind=kind, use=plugin[0], input=taken, config=plugin[1]) if kind and plugin else None
+
+    def _kind(self, name: str, node: Node, path: Keys) -> str | None:
+        given = node.mapping.get("kind")
+        kinds = ", ".join(schema.STAGE_KINDS)
+        if given is not None:
+            if given.value in schema.STAGE_KINDS:
+                return str(given.value)
+            guess = did_you_mean(given.value, schema.STAGE_KINDS)
+            self._report(given, (*path, "kind"), f"no kind of stage named {got(given.plain())}{guess} (there are: {kinds})")
+            return None
+        if name in schema.STAGE_KINDS:
+            return name
+        guess = did_you_mean(name, schema.STAGE_KINDS)
+        message = f"required setting is missing, as '{name}' is no kind of stage{guess} (there are: {kinds})"
+        self._report(node, (*path, "kind"), message, at_key=True)
+        return None
+
+    def _input(self, name: str, node: Node, names: list[str], path: Keys) -> str | None:
+        given = node.mapping.get("input")
+        if given is None or given.value is None:
+            return None
+        earlier = names[: names.index(name)]
+        if given.value in earlier:
+            return str(given.value)
+        there = f"before it are: {', '.join(earlier)}" if earlier else "it is the first"
+        guess = did_you_mean(given.value, earlier)
+        self._report(given, (*path, "input"), f"no stage named {got(given.plain())} before this one{guess} ({there})")
+        return None
+
+    def _plugin(self, node: Node, path: Keys, kind: str, keys: Sequence[str]) -> tuple[str, StageConfig] | None:
+        """Returns the plugin that a section names, with its settings."""
+        given = node.mapping.get("use")
+        use: Any = self.catalogue.default(kind) if given is None else given.value
+        names = ", ".join(self.catalogue.names(kind)) or "none"
+        if use is None and given is None:
+            self._report(
+                node, (*path, "use"), f"required setting is missing; expected {_a(kind)} (there are: {names})", at_key=True
+            )
+            return None
+        if not isinstance(use, str):
+            self._report(
+                given or node,
+                (*path, "use"),
+                f"expected the name of {_a(kind)}, got {got(given.plain() if given else use)} (there are: {names})",
+            )
+            return None
+        try:
+            name = self.catalogue.resolve_alias(kind, use)
+            model = self.catalogue.config(kind, name)
+        except PluginError as error:
+            self._report(given or node, (*path, "use"), _in_one_line(error))
+            return None
+        config = self._settings(model, _without(node, keys), path, keys)
+        return (name, config) if config is not None else None
+
+    def _settings(self, model: type[ModelT], node: Node, path: Keys, more: Sequence[str]) -> ModelT | None:
+        self.problems += explain_booleans(model, node, path)
+        try:
+            return model.model_validate(node.plain())
+        except ValidationError as error:
+            self.problems += explain(error, model, node, path, skip=self.failed, more=more)
+        except MdpError as error:
+            self._report(node, path, _in_one_line(error), at_key=True)
+        return None
+
+
+def _without(node: Node, keys: Sequence[str]) -> Node:
+    return replace(node, value={name: child for name, child in node.mapping.items() if name not in keys})
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _in_one_line(error: MdpError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message

@@ -1,0 +1,1 @@
+"""The stage interfaces, one short file each. A plugin fills a stage by subclassing its class."""

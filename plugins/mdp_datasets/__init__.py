@@ -1,0 +1,1 @@
+"""Datasets: generated scenes, a folder of images, PASCAL VOC."""

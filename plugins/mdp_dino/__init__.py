@@ -1,0 +1,1 @@
+"""Priors from the attention of self-supervised ViTs."""

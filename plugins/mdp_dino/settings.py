@@ -1,0 +1,30 @@
+"""Settings of the ViT priors."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from mdp_core.api import NoEffect, StageConfig, WeightsRef
+
+
+class DinoAffinityConfig(StageConfig):
+    """Settings of ``dino-affinity``; the defaults are the paper's (§3.2 and A.1)."""
+
+    seeded_steps: ClassVar[tuple[str, ...]] = ()
+
+    weights: WeightsRef = "timm:vit_small_patch16_224.dino"
+    """The ViT: timm:NAME, file:PATH (needs arch) or builtin:random (untrained; for trials, together with centre_keys)."""
+    arch: str | None = None
+    """timm architecture of file: weights, for example vit_small_patch16_224.dino."""
+    short_side: int = Field(640, ge=16)
+    """Images are resized to this shorter side, in pixels, before the ViT sees them."""
+    topk: float = Field(0.4, gt=0, le=1)
+    """Share of the patches, those most attended by CLS, that may become proposals."""
+    component: Literal["source", "all"] = "source"
+    """source: keep only the 4-connected part that holds the source patch; all: every positive patch, as Eq. 2 is printed."""
+    centre_keys: bool = False
+    """Subtract the image's mean key from its keys first. Networks whose keys all point one way (untrained ones) need it."""
+    batch: Annotated[int, NoEffect] = Field(8, ge=1)
+    """Images of equal size that go through the network together."""

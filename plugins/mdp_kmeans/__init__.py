@@ -1,0 +1,1 @@
+"""Clusterer: k-means on embeddings of masks."""

@@ -1,0 +1,48 @@
+"""Settings of the k-means clusterer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mdp_core.api import NoEffect, OnlyFor, Settings, StageConfig, WeightsRef
+
+
+class EmbedConfig(Settings):
+    """How a mask becomes a vector: a view of the image, and the CLS token of a ViT for it."""
+
+    weights: WeightsRef = "timm:vit_small_patch8_224.dino"
+    """The ViT: timm:NAME, file:PATH (needs arch) or builtin:random (untrained; for trials)."""
+    arch: str | None = None
+    """timm architecture of file: weights, for example vit_small_patch8_224.dino."""
+    view: Literal["masked-crop", "crop", "masked-image"] = "masked-crop"
+    """masked-crop: the mask's box with all other pixels in ImageNet's mean colour; crop: the box with all its pixels, as the
+    authors' code does; masked-image: the whole image with all other pixels in the mean colour."""
+    size: int = Field(224, ge=16)
+    """Side of the square that each view is resized to, in pixels."""
+    shape: Literal["pad", "squash"] = "pad"
+    """How a view becomes square: pad keeps its proportions and fills up with the mean colour, the object in the middle;
+    squash stretches it."""
+    margin: float = Field(0.0, ge=0, le=1)
+    """How far the box is widened on each side, as a share of its own side; it stays within the image. Not for masked-image."""
+    batch: Annotated[int, NoEffect] = Field(32, ge=1)
+    """Views that go through the network together."""
+
+
+class KmeansConfig(StageConfig):
+    """Settings of ``kmeans``."""
+
+    embed: EmbedConfig = EmbedConfig()
+    """How masks are embedded; changing anything else does not embed again."""
+    clusters: Annotated[int, OnlyFor("fit")] = Field(20, ge=1, le=65534)
+    """Number of clusters."""
+    normalise: Annotated[Literal["standardise-l2", "l2", "standardise", "none"], OnlyFor("fit")] = "standardise-l2"
+    """What happens to embeddings first. standardise divides each dimension by its standard deviation over the training masks
+    (the mean is not subtracted, as in the authors' code); l2 scales each vector to length 1."""
+    backend: Annotated[Literal["faiss", "sklearn-minibatch"], OnlyFor("fit")] = "faiss"
+    """faiss: Lloyd's algorithm on all masks; sklearn-minibatch: mini batches of 1000, as the authors' code does."""
+    restarts: Annotated[int, OnlyFor("fit")] = Field(10, ge=1)
+    """Starts from different k-means++ seeds; the one with the smallest sum of squared distances is kept."""
+    iterations: Annotated[int, OnlyFor("fit")] = Field(50, ge=1)
+    """Iterations of each start (faiss), or largest number of passes over the masks (sklearn-minibatch)."""

@@ -1,0 +1,1 @@
+"""Detector mask-rcnn: Mask R-CNN through MMDetection, without compiled operators."""

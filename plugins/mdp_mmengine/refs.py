@@ -1,0 +1,24 @@
+"""Settings types that the MM plugins share; imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, TypeAdapter
+
+from mdp_core.api import WeightsRef
+
+__all__ = ["BackboneRef"]
+
+
+def _check(value: str) -> str:
+    if value == "none":
+        return value
+    if value.startswith("builtin:"):
+        raise ValueError("backbone weights are written none, file:PATH or timm:NAME")
+    return TypeAdapter(WeightsRef).validate_python(value)
+
+
+# The last mark of WeightsRef makes a file count by its contents, not by its path; inside a union it would be lost.
+BackboneRef = Annotated[str, AfterValidator(_check), WeightsRef.__metadata__[-1]]  # type: ignore[attr-defined]
+"""Where a ResNet's initial weights come from: ``none`` (random), ``file:PATH`` or ``timm:NAME``."""

@@ -1,0 +1,99 @@
+"""Segmenter ``deeplabv3``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mdp_core.api import Images, LabelMap, Pixels, Segmenter, StageError
+from mdp_mmengine.launch import join
+from mdp_mmengine.models import merge
+from mdp_mmengine.training import Samples, Schedule, train
+from mdp_mmengine.weights import Published, load_published, load_resnet, publish
+from mdp_mmseg.augmentation import Augmentation, resize_image
+from mdp_mmseg.model import model_config
+from mdp_mmseg.prediction import batches, input_size, one_ahead, predict_batch
+from mdp_mmseg.scenes import Scenes
+from mdp_mmseg.settings import DeepLabV3Config, FitSettings
+
+
+class DeepLabV3(Segmenter[DeepLabV3Config]):
+    """DeepLab-v3 trained by SGD on the hardest pixels of pseudo ground truth (paper §3.3, Eq. 4, A.3)."""
+
+    Config = DeepLabV3Config
+
+    def fit(self, images: Images, label_maps: Sequence[LabelMap], clusters: int, folder: Path, work: Path) -> None:
+        """Trains on labels 0 (background) and 1..C; resumes from ``work``, ending as an undisturbed training would.
+
+        Raises:
+            StageError: Nothing to learn, labels that do not fit the images, a loss that is not finite.
+            WeightsError: The backbone's initial weights are missing or do not fit.
+        """
+        fit, listener = self.config.fit, self.context.listener
+        self._check_devices()
+        if fit.init == "none" and fit.frozen_stages >= 0:
+            listener.warn(
+                f"fit.frozen_stages {fit.frozen_stages} freezes random weights, as fit.init is none: "
+                "set fit.init to pretrained weights, or fit.frozen_stages to -1"
+            )
+        augmentation = Augmentation(fit.size, fit.scale, fit.rotate, fit.flip)
+        scenes = Scenes(images, label_maps, clusters, augmentation, fit.border)
+        scenes.check()
+        config = merge(model_config(self.config, clusters), fit.mm_overrides)
+        model = train(
+            config,
+            "mmseg",
+            Samples(len(images), scenes),
+            schedule(fit, len(images)),
+            context=self.context,
+            folder=folder,
+            work=work,
+            prepare=lambda model: load_resnet({"": model.get_submodule("backbone")}, fit.init, listener),
+        )
+        publish(folder, model, Published("mmseg", config, {"clusters": clusters}))
+
+    def predict(self, folder: Path, images: Images) -> Iterator[LabelMap]:
+        """Yields one label map an image, in order and at the image's own size; uint16 where C > 254."""
+        settings, records = self.config.predict, images.records
+        model, published = load_published(folder, self.context.device)
+        clusters = int(published.facts["clusters"])
+        done: dict[int, LabelMap] = {}
+        next_index = 0
+        for indices, pixels in one_ahead(batches(records, settings), lambda batch: self._read(images, batch)):
+            sizes = [(records[index].height, records[index].width) for index in indices]
+            done.update(zip(indices, predict_batch(model, pixels, sizes, clusters, settings), strict=True))
+            while next_index in done:
+                yield done.pop(next_index)
+                next_index += 1
+
+    def _read(self, images: Images, indices: Sequence[int]) -> list[Pixels]:
+        pixels = (images.read(index) for index in indices)
+        return [resize_image(image, *input_size((image.shape[0], image.shape[1]), self.config.predict)) for image in pixels]
+
+    def _check_devices(self) -> None:
+        world, batch = join(self.context.device).world, self.config.fit.batch
+        if batch < 2 * world:
+            raise StageError(
+                f"fit.batch {batch} leaves less than two images for each of {world} devices, and batch normalisation needs two",
+                hint=f"set fit.batch to {2 * world} or more",
+            )
+
+
+def schedule(fit: FitSettings, images: int) -> Schedule:
+    """Returns the training's schedule on so many images."""
+    total = fit.length(images)
+    drop = fit.drop_at(total)
+    return Schedule(
+        iterations=total,
+        batch=fit.batch,
+        lr=fit.lr,
+        momentum=fit.momentum,
+        weight_decay=fit.weight_decay,
+        steps=() if drop is None else (drop,),
+        gamma=fit.lr_gamma,
+        warmup=fit.warmup,
+        clip_grad=fit.clip_grad,
+        amp=fit.amp,
+        checkpoint_every=fit.checkpoint_every,
+        workers=fit.workers,
+    )

@@ -1,0 +1,1 @@
+"""Refiners: predictions to label maps."""

@@ -1,0 +1,1 @@
+"""Vision Transformers for plugins: loading, features, preprocessing (a library, not a plugin)."""

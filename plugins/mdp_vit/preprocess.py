@@ -1,0 +1,119 @@
+"""From pixels to a ViT's input: resize, pad, normalise, and run images of equal size together.
+
+Resizing is Pillow's bilinear filter (antialiased when it shrinks). Padding repeats the edge pixels to the right and to the
+bottom; it is always narrower than one patch, so no patch consists of padding alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mdp_core.api import Pixels
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MEAN_COLOUR = np.array([round(255 * value) for value in IMAGENET_MEAN], dtype=np.uint8)
+"""ImageNet's mean colour as a pixel, uint8 (3,): what a network normalised by it sees as (almost) zero."""
+
+WINDOW = 4
+"""How many batches of prepared images may wait while batches of equal size fill up."""
+
+T = TypeVar("T")
+Result = TypeVar("Result")
+
+
+def resize(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Resizes uint8 (H, W, 3) to (height, width) with Pillow's bilinear filter."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Returns (height, width) scaled such that the shorter side is ``short_side``; the longer one is rounded down."""
+    if height <= width:
+        return short_side, int(short_side * width / height)
+    return int(short_side * height / width), short_side
+
+
+def pad_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
+    """Pads uint8 (H, W, 3) to the right and bottom with copies of the edge, up to the next multiple."""
+    height, width = pixels.shape[:2]
+    below, right = -height % multiple, -width % multiple
+    return np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge") if below or right else pixels
+
+
+def to_input(pixels: Sequence[Pixels], device: torch.device) -> Tensor:
+    """Stacks and normalises images of one size: uint8 (H, W, 3) each → float32 (B, 3, H, W) on ``device``."""
+    stacked = torch.from_numpy(np.stack(pixels)).to(device)
+    mean = torch.tensor(IMAGENET_MEAN, device=device)
+    std = torch.tensor(IMAGENET_STD, device=device)
+    normalised = (stacked.to(torch.float32) / 255.0 - mean) / std
+    return normalised.permute(0, 3, 1, 2).contiguous()
+
+
+def read_ahead(make: Callable[[int], T], indices: Iterable[int], ahead: int = 4) -> Iterator[T]:
+    """Yields ``make(index)`` in order, while one thread makes up to ``ahead`` more."""
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+    pending: deque[Future[T]] = deque()
+    try:
+        for index in indices:
+            pending.append(pool.submit(make, index))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_batches(inputs: Iterable[Pixels], run: Callable[[list[Pixels]], Sequence[Result]], batch: int) -> Iterator[Result]:
+    """Runs images of equal size together and yields the results in the order of the inputs.
+
+    A batch runs when it is full, or when ``WINDOW`` batches of images wait: then the one that holds the oldest image.
+
+    Args:
+        inputs: uint8 (H, W, 3) each, of mixed sizes.
+        run: Takes 1..batch images of one size, returns one result an image.
+        batch: Largest batch.
+    """
+    waiting: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
+    done: dict[int, Result] = {}
+    count = due = 0
+
+    def flush(size: tuple[int, ...]) -> None:
+        members = waiting.pop(size)
+        results = run([pixels for _, pixels in members])
+        done.update(zip((index for index, _ in members), results, strict=True))
+
+    def oldest() -> tuple[int, ...]:
+        return min(waiting, key=lambda size: waiting[size][0][0])
+
+    for pixels in inputs:
+        waiting.setdefault(pixels.shape, []).append((count, pixels))
+        count += 1
+        if len(waiting[pixels.shape]) == batch:
+            flush(pixels.shape)
+        if due not in done and count - due >= WINDOW * batch:
+            flush(oldest())
+        while due in done:
+            yield done.pop(due)
+            due += 1
+    while waiting:
+        flush(oldest())
+    for index in range(due, count):
+        yield done.pop(index)
+
+
+def fill_outside(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """Returns a copy of uint8 (H, W, 3) whose pixels outside bool (H, W) are ImageNet's mean colour."""
+    return np.where(mask[..., None], pixels, MEAN_COLOUR)

@@ -1,0 +1,131 @@
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import pytest
+from pydantic import Field, ValidationError
+
+from mdp_core.errors import PluginError
+from mdp_core.settings import NoEffect, OnlyFor, Settings, StageConfig, WeightsRef, file_sha256, step_settings
+
+STEPS = ("embed", "fit", "assign")
+
+
+class Embed(Settings):
+    view: str = "crop"
+    batch: Annotated[int, NoEffect] = 8
+
+
+class Net(Settings):
+    depth: int = 18
+    dropout: Annotated[float, OnlyFor("fit")] = 0.5
+    workers: Annotated[int, NoEffect] | None = None
+
+
+class Config(StageConfig):
+    seeded_steps: ClassVar[tuple[str, ...]] = ("fit",)
+    clusters: int = 20
+    metric: Annotated[str, OnlyFor("fit", "assign")] = "cosine"
+    threads: Annotated[int, NoEffect] = 4
+    more_threads: Annotated[int, NoEffect] | None = None
+    rounds: Annotated[int, OnlyFor("fit")] | None = None
+    embed: Embed = Embed()
+    fit: Embed | None = None
+    net: Net = Net()
+    nets: tuple[Net, ...] = (Net(),)
+    by_name: dict[str, Net] = Field(default_factory=lambda: {"a": Net()})
+    names: frozenset[str] = frozenset("abcdefgh")
+
+
+def test_every_step_has_its_settings_and_no_other() -> None:
+    net, fit_net = {"depth": 18}, {"depth": 18, "dropout": 0.5}
+    names = list("abcdefgh")
+    common = {"clusters": 20, "names": names, "net": net, "nets": [net], "by_name": {"a": net}}
+    assert step_settings(Config(), "embed", STEPS) == {**common, "embed": {"view": "crop"}}
+    assert step_settings(Config(), "assign", STEPS) == {**common, "metric": "cosine"}
+    fit = {"net": fit_net, "nets": [fit_net], "by_name": {"a": fit_net}, "metric": "cosine", "rounds": None, "fit": None}
+    assert step_settings(Config(), "fit", STEPS) == {**common, **fit}
+
+
+def test_what_has_no_effect_is_in_no_key() -> None:
+    slow, fast = Config(), Config(threads=1, more_threads=9, embed=Embed(batch=1), net=Net(workers=3), nets=(Net(workers=2),))
+    for step in STEPS:
+        assert step_settings(slow, step, STEPS) == step_settings(fast, step, STEPS)
+
+
+def test_a_field_that_is_no_model_belongs_to_all_steps_whatever_its_name() -> None:
+    class Plain(StageConfig):
+        fit: bool = True
+
+    assert step_settings(Plain(), "embed", STEPS) == {"fit": True}
+
+
+def test_a_mark_counts_more_than_a_name() -> None:
+    class Marked(StageConfig):
+        embed: Annotated[Embed, OnlyFor("embed", "fit")] = Embed()
+
+    assert "embed" in step_settings(Marked(), "fit", STEPS)
+    assert "embed" not in step_settings(Marked(), "assign", STEPS)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_mark_for_a_step_that_is_not_there_is_an_error(step: str) -> None:
+    class Wrong(StageConfig):
+        clusters: Annotated[int, OnlyFor("fti")] = 3
+
+    with pytest.raises(PluginError, match=r"Wrong\.clusters is marked OnlyFor\('fti'\), but the steps are assign, embed, fit"):
+        step_settings(Wrong(), step, STEPS)
+
+
+class Weights(StageConfig):
+    one: WeightsRef = "builtin:random"
+    maybe: WeightsRef | None = None
+    many: tuple[WeightsRef, ...] = ()
+    named: dict[str, WeightsRef] = Field(default_factory=dict)
+    note: str = "file:no weights"
+
+
+def test_files_count_by_their_contents_wherever_they_are_named(tmp_path: Path) -> None:
+    first, moved = tmp_path / "a.pth", tmp_path / "b.pth"
+    first.write_bytes(b"weights")
+    moved.write_bytes(b"weights")
+    sha = f"file-sha256:{hashlib.sha256(b'weights').hexdigest()}"
+
+    def keyed(path: Path) -> dict[str, object]:
+        ref = f"file:{path}"
+        config = Weights(one=ref, maybe=ref, many=(ref, "timm:x"), named={"a": ref})
+        return step_settings(config, "fit", ("fit",))
+
+    assert keyed(first) == keyed(moved)
+    assert keyed(first) == {"one": sha, "maybe": sha, "many": [sha, "timm:x"], "named": {"a": sha}, "note": "file:no weights"}
+    moved.write_bytes(b"others")
+    assert keyed(first) != keyed(moved)
+    assert file_sha256(first) == hashlib.sha256(b"weights").hexdigest()
+
+
+@pytest.mark.parametrize("ref", ["vit", "http:x", "timm:", "file:/no/such/file"])
+def test_weights_that_are_none(ref: str) -> None:
+    with pytest.raises(ValidationError, match=r"weights are written timm:NAME|no such file: /no/such/file"):
+        Weights(one=ref)
+
+
+def test_keys_do_not_depend_on_the_process() -> None:
+    code = (
+        "import json; from typing import *; from mdp_core.settings import *\n"
+        "class C(StageConfig):\n    names: frozenset[str] = frozenset(map(str, range(50)))\n"
+        "print(json.dumps(step_settings(C(), 'fit', ['fit'])))"
+    )
+    out = {
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
+        for seed in ("1", "2")
+    }
+    assert len(out) == 1
+
+
+def test_settings_are_strangers_to_unknown_keys_and_to_change() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Config(clustres=3)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().clusters = 3  # type: ignore[misc]

@@ -1,0 +1,74 @@
+"""Views on hand-made images."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdp_kmeans.settings import EmbedConfig
+from mdp_kmeans.views import box_of, to_square, view_of
+
+MEAN = [124, 116, 104]
+
+
+def picture() -> tuple[np.ndarray, np.ndarray]:
+    """A 40 × 60 gradient, and an L-shaped mask whose box is x 10..30, y 5..25."""
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[..., 0] = np.arange(60)
+    pixels[..., 1] = np.arange(40)[:, None]
+    pixels[..., 2] = 200
+    mask = np.zeros((40, 60), bool)
+    mask[5:25, 10:14] = True
+    mask[21:25, 10:30] = True
+    return pixels, mask
+
+
+def test_masked_crop_is_the_box_with_the_mean_colour_outside_the_mask():
+    pixels, mask = picture()
+    view = view_of(pixels, mask, EmbedConfig(view="masked-crop", size=20))
+    inside = mask[5:25, 10:30]
+    assert (view[inside] == pixels[5:25, 10:30][inside]).all()
+    assert (view[~inside] == MEAN).all()
+    assert (~inside).any()
+
+
+def test_crop_is_the_box_with_all_its_pixels():
+    pixels, mask = picture()
+    assert (view_of(pixels, mask, EmbedConfig(view="crop", size=20)) == pixels[5:25, 10:30]).all()
+
+
+def test_masked_image_is_the_whole_image_with_the_mean_colour_outside_the_mask():
+    pixels, mask = picture()
+    view = view_of(pixels, mask, EmbedConfig(view="masked-image", size=60))
+    assert (view[10:50][mask] == pixels[mask]).all()
+    assert (view[10:50][~mask] == MEAN).all()
+    assert (view[:10] == MEAN).all()
+    assert (view[50:] == MEAN).all()
+
+
+def test_pad_keeps_proportions_and_squash_stretches():
+    bar = np.zeros((4, 16, 3), np.uint8)
+    padded = to_square(bar, EmbedConfig(size=32))
+    black = (padded == 0).all(axis=2)
+    assert black.sum(axis=0).tolist() == [8] * 32
+    assert np.flatnonzero(black[:, 0]).tolist() == list(range(12, 20))
+    assert (padded[~black] == MEAN).all()
+    assert not to_square(bar, EmbedConfig(size=32, shape="squash")).any()
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["pad", "squash"]), st.sampled_from([16, 33]))
+def test_every_view_is_square(height, width, shape, size):
+    view = to_square(np.zeros((height, width, 3), np.uint8), EmbedConfig(size=size, shape=shape))
+    assert view.shape == (size, size, 3)
+    assert view.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("margin", "wanted"), [(0.0, (10, 5, 30, 25)), (0.1, (8, 3, 32, 27)), (1.0, (0, 0, 50, 40))])
+def test_boxes_and_margins(margin, wanted):
+    assert box_of(picture()[1], margin) == wanted
+
+
+def test_an_empty_mask_has_the_whole_image_as_its_box():
+    pixels, mask = picture()
+    assert box_of(np.zeros_like(mask), 0.5) == (0, 0, 60, 40)
+    assert (view_of(pixels, np.zeros_like(mask), EmbedConfig(size=16)) == MEAN).all()
