@@ -48,6 +48,9 @@ def model_config(settings: MaskRCNNConfig, clusters: int) -> dict[str, Any]:
         roi_head["shared_head"] |= {"type": "ExtraNormResLayer", **norm}
     else:
         _set_fpn(config, settings)
+    for extractor in ("bbox_roi_extractor", "mask_roi_extractor"):
+        if roi_head[extractor] is not None:  # C4 shares one
+            roi_head[extractor]["type"] = "ExactRoIExtractor"
     anchors = config["rpn_head"]["anchor_generator"]
     anchors["scales"] = [scale * settings.anchor_scale / 8 for scale in anchors["scales"]]
     for head in ("bbox_head", "mask_head"):

@@ -56,8 +56,9 @@ class MaskRCNN(Detector[MaskRCNNConfig]):
         publish(folder, model, Published("mmdet", config, {"clusters": clusters}))
 
     def predict(self, folder: Path, images: Images) -> Iterator[Instances]:
-        """Predicts; masks that are empty at the image's own size are dropped. The batch size changes no result:
-        only images of equal padded size run together.
+        """Predicts; masks that are empty at the image's own size are dropped.
+
+        The batch size changes no result: only images of equal padded size run together.
         """
         settings = self.config.predict
         model, _ = load_published(folder, self.context.device, predict_overrides(self.config.arch, settings))
@@ -74,9 +75,9 @@ class MaskRCNN(Detector[MaskRCNNConfig]):
             done += len(window)
             self.context.listener.progress(done, len(images), {})
 
-    def _prepare(self, model: nn.Module) -> None:
-        # mmdet draws the mask logits' weights with std sqrt(2 / clusters): with few clusters the first losses are ten
-        # times too large and training from scratch diverges. Detectron2's std is 0.001.
+    def _prepare(self, model: Any) -> None:
+        # mmdet draws the mask logits' weights with std sqrt(2 / clusters), so with few clusters the mask loss starts far
+        # above ln 2 (9 was seen with two clusters and 256 channels). Detectron2's std of 0.001 starts it at ln 2.
         nn.init.normal_(model.roi_head.mask_head.conv_logits.weight, std=0.001)
         load_resnet(_resnet_parts(model), self.config.fit.init, self.context.listener)
 
@@ -110,7 +111,7 @@ def _schedule(fit: FitSettings) -> Schedule:
     )
 
 
-def _resnet_parts(model: nn.Module) -> dict[str, nn.Module]:
+def _resnet_parts(model: Any) -> dict[str, nn.Module]:
     parts: dict[str, nn.Module] = {"": model.backbone}
     if model.roi_head.with_shared_head:
         parts["layer4."] = model.roi_head.shared_head.layer4
@@ -142,7 +143,7 @@ def _groups(shapes: Sequence[tuple[int, ...]], batch: int, divisor: int = 32) ->
 
 
 @torch.inference_mode()
-def _predict_batch(model: nn.Module, samples: list[Sample]) -> list[Instances]:
+def _predict_batch(model: Any, samples: list[Sample]) -> list[Instances]:
     batch = {name: [sample[name] for sample in samples] for name in ("inputs", "data_samples")}
     return [_to_instances(result) for result in model.test_step(batch)]
 

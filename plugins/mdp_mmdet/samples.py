@@ -60,7 +60,7 @@ class TrainingSamples:
         pixels, instances = self.images.read(index), self.instances[index]
         side = random.choice(self.settings.train_sides)
         flip = random.random() < self.settings.flip
-        height, width = resized_size(*pixels.shape[:2], side, self.settings.max_side)
+        height, width = resized_size(pixels.shape[0], pixels.shape[1], side, self.settings.max_side)
         masks = np.stack([_resized(mask.view(np.uint8), height, width, cv2.INTER_NEAREST) for mask in instances.to_masks()])
         factor = np.array([width / pixels.shape[1], height / pixels.shape[0]] * 2, np.float32)
         boxes = (instances.boxes * factor).clip(0, [width, height] * 2)
@@ -81,7 +81,7 @@ class TrainingSamples:
 
 def prediction_sample(pixels: Pixels, side: int, max_side: int) -> dict[str, Any]:
     """Returns one image as the model's input: ``inputs``, uint8 (3, h, w) RGB, and ``data_samples`` with the sizes."""
-    height, width = resized_size(*pixels.shape[:2], side, max_side)
+    height, width = resized_size(pixels.shape[0], pixels.shape[1], side, max_side)
     return _sample(_resized(pixels, height, width, cv2.INTER_LINEAR), pixels.shape[:2])
 
 

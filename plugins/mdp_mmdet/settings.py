@@ -48,7 +48,7 @@ class FitSettings(Settings):
     norm: Literal["syncbn", "bn", "frozen"] = "syncbn"
     """Batch normalisation of the ResNet: over all devices (the same as bn on one), over each device, or frozen
     statistics and scales, which needs initial weights. With the first two the FPN and the mask head have group
-    normalisation, without which training from scratch diverges."""
+    normalisation too, to steady training from scratch."""
     amp: Literal["off", "bf16", "fp16"] = "off"
     """Mixed precision on a GPU; a CPU trains in float32."""
     clip_grad: float | None = Field(None, gt=0)

@@ -20,5 +20,5 @@ def _check(value: str) -> str:
 
 
 # The last mark of WeightsRef makes a file count by its contents, not by its path; inside a union it would be lost.
-BackboneRef = Annotated[str, AfterValidator(_check), WeightsRef.__metadata__[-1]]  # type: ignore[attr-defined]
+BackboneRef = Annotated[str, AfterValidator(_check), WeightsRef.__metadata__[-1]]
 """Where a ResNet's initial weights come from: ``none`` (random), ``file:PATH`` or ``timm:NAME``."""

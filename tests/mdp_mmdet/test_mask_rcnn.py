@@ -226,3 +226,15 @@ def test_folder_that_is_no_model(tmp_path: Path) -> None:
 def test_groups_are_of_equal_padded_size() -> None:
     shapes = [(3, 60, 90), (3, 64, 96), (3, 65, 96), (3, 33, 70), (3, 64, 65)]
     assert list(_groups(shapes, 2)) == [[0, 1], [3, 4], [2]]
+
+
+def test_boxes_are_not_rounded_under_mixed_precision() -> None:
+    from mdp_mmdet.mmdet_parts import ExactRoIExtractor
+
+    layer = {"type": "RoIAlign", "output_size": 4, "sampling_ratio": 2}
+    extractor = ExactRoIExtractor(roi_layer=layer, out_channels=1, featmap_strides=[8])
+    ramp = torch.arange(100.0).expand(1, 1, 100, 100)
+    rois = torch.tensor([[0, 401.3, 403.7, 497.1, 505.9]])
+    pooled = extractor((ramp.bfloat16(),), rois)
+    centres = 401.3 + (497.1 - 401.3) / 4 * (torch.arange(4) + 0.5)
+    torch.testing.assert_close(pooled[0, 0, 0], centres / 8 - 0.5, atol=1e-3, rtol=0)

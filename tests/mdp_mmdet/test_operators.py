@@ -39,7 +39,7 @@ def bilinear(feature: np.ndarray, y: float, x: float) -> float:
     return top * (1 - dy) + bottom * dy
 
 
-def literal_roi_align(features, rois, size, scale, sampling_ratio, aligned):
+def literal_roi_align(features, rois, size, *, scale, sampling_ratio, aligned):
     """RoIAlign (He et al. 2017) bin by bin; not aligned: no half-pixel shift, boxes at least 1 wide and high."""
     offset = 0.5 if aligned else 0.0
     output = np.zeros((len(rois), features.shape[1], *size))
@@ -79,7 +79,9 @@ def test_roi_align_forward_and_gradient(aligned: bool, sampling_ratio: int) -> N
     def pool(x: torch.Tensor) -> torch.Tensor:
         return roi_align(x, ROIS, (3, 2), 0.25, sampling_ratio, "avg", aligned)
 
-    expected = literal_roi_align(features.detach().numpy(), ROIS.numpy(), (3, 2), 0.25, sampling_ratio, aligned)
+    expected = literal_roi_align(
+        features.detach().numpy(), ROIS.numpy(), (3, 2), scale=0.25, sampling_ratio=sampling_ratio, aligned=aligned
+    )
     np.testing.assert_allclose(pool(features).detach().numpy(), expected, atol=1e-10)
     assert torch.autograd.gradcheck(pool, (features,))
 
@@ -109,7 +111,7 @@ def test_roi_align_without_boxes() -> None:
     assert not features.grad.any()
 
 
-def literal_nms(boxes, scores, threshold, offset=0, score_threshold=0.0, max_num=-1):
+def literal_nms(boxes, scores, threshold, *, offset=0, score_threshold=0.0, max_num=-1):
     bar = np.float32(score_threshold)  # a score may equal the threshold, and they are compared in float32
     order = [i for i in sorted(range(len(boxes)), key=lambda i: -scores[i]) if not bar or np.float32(scores[i]) > bar]
     kept: list[int] = []
@@ -139,7 +141,9 @@ def random_boxes(seed: int, n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_nms(offset: int, score_threshold: float, max_num: int, seed: int) -> None:
     boxes, scores = random_boxes(seed)
-    expected = literal_nms(boxes.tolist(), scores.tolist(), 0.4, offset, score_threshold, max_num)
+    expected = literal_nms(
+        boxes.tolist(), scores.tolist(), 0.4, offset=offset, score_threshold=score_threshold, max_num=max_num
+    )
     dets, kept = nms(boxes, scores, 0.4, offset=offset, score_threshold=score_threshold, max_num=max_num)
     assert kept.tolist() == expected
     torch.testing.assert_close(dets, torch.cat([boxes[kept], scores[kept, None]], dim=1))

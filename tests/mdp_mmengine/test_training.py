@@ -14,7 +14,8 @@ from mdp_mmengine.training import LOG_NAME, Samples, Schedule, train
 
 TINY = Path(__file__).with_name("tiny.py")
 spec = spec_from_file_location("tiny_training", TINY)
-assert spec and spec.loader
+assert spec is not None
+assert spec.loader is not None
 tiny = module_from_spec(spec)
 spec.loader.exec_module(tiny)
 
