@@ -15,7 +15,6 @@ class Confidence(Refiner[ConfidenceConfig]):
     """Turns scored masks into a label map; an image without any mask is all background."""
 
     Config = ConfidenceConfig
-    accepts = ("instances",)
 
     def refine(self, images: Images, predictions: Sequence[Instances] | Sequence[LabelMap]) -> Iterator[LabelMap]:
         """Yields one label map an image.

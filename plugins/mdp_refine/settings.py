@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mdp_core.api import StageConfig
+from mdp_core.api import RefinerConfig
 
 
-class ConfidenceConfig(StageConfig):
+class ConfidenceConfig(RefinerConfig):
     """Settings of ``confidence``; the defaults are the paper's (§3.3 and A.1)."""
 
     seeded_steps: ClassVar[tuple[str, ...]] = ()

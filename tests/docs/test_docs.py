@@ -17,7 +17,9 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_generated_pages_are_current() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -26,7 +28,12 @@ def test_the_commands_of_a_tutorial_run(mdp: Call, tmp_path: Path, page: Path) -
     text = page.read_text()
     for name, code in re.findall(r"```python file=(\S+)\n(.*?)```", text, re.DOTALL):
         (tmp_path / name).write_text(code)
-    commands = [line[2:] for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) for line in block.splitlines() if line.startswith("$ ")]
+    commands = [
+        line[2:]
+        for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
     assert commands
     for command in commands:
         program, *arguments = shlex.split(command)

@@ -97,7 +97,8 @@ def test_the_miou_of_the_table_is_that_of_the_label_maps(undisturbed: Path) -> N
         if shared > best_shared:
             best_shared, best = shared, list(order)
     ious = [
-        ((true == c) & (predicted == p)).sum() / ((true == c) | (predicted == p)).sum() for c, p in zip(classes, best, strict=True)
+        ((true == c) & (predicted == p)).sum() / ((true == c) | (predicted == p)).sum()
+        for c, p in zip(classes, best, strict=True)
     ]
     assert run["results"]["components"][-1]["pixel_accuracy"] == pytest.approx(best_shared / len(true))
     shared_classes = [i for i, (c, p) in enumerate(zip(classes, best, strict=True)) if ((true == c) & (predicted == p)).any()]
@@ -124,7 +125,11 @@ def test_kill_9_in_the_middle_of_a_training(mdp: Call, tmp_path: Path, undisturb
         if folder.name not in kept:
             shutil.rmtree(folder)
     process = subprocess.Popen(
-        [sys.executable, "-m", "mdp_core.cli.main", *REDUCED], cwd=tmp_path, env={**os.environ}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "mdp_core.cli.main", *REDUCED],
+        cwd=tmp_path,
+        env={**os.environ},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 240
     while not list((tmp_path / ".mdp" / "store").glob(f"{stage}-fit/*/work/checkpoints/iter_*2.pt")):

@@ -226,3 +226,23 @@ def test_an_observer_that_fails_is_switched_off_and_the_others_go_on() -> None:
         observers.call("mdp_run_finished", run=None, outcome=None)
     observers.call("mdp_run_finished", run=None, outcome=None)
     assert (Bad.calls, Good.calls) == (1, 2)
+
+
+def test_a_recipe_runs_with_a_plugin_from_an_installed_package(install: Install, tmp_path: Path) -> None:
+    """What a third party ships: a package of its own with an entry point, used by one line of a recipe."""
+    working = GOOD.replace(
+        "yield from ()", "yield from (Instances.from_masks(pixels.mean(axis=2)[None] > 128) for pixels in images)"
+    )
+    install("mdp-strong", working.replace("GroupingPrior, ", "GroupingPrior, Instances, ").format(name="strong", api=1))
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "name: mine\ndata: {use: shapes, size: 48, train_images: 4}\npipeline:\n  prior: {use: strong, strength: 0.9}\n"
+    )
+    command = [sys.executable, "-m", "mdp_core.cli.main", "run", str(recipe), "--no-track"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(next((tmp_path / ".mdp" / "runs").iterdir()).joinpath("run.json").read_text())
+    assert [(s["id"], s["plugin"], s["status"]) for s in run["steps"]] == [("prior.mine[train]", "strong", "done")]
+    masks = json.loads(next((tmp_path / ".mdp" / "runs").iterdir()).joinpath("masks.json").read_text())
+    assert len(masks["images"]) == 4
+    assert masks["categories"] == [{"id": 0, "name": "object"}]
