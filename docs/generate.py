@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import yaml
+
 from mdp_core.plugins.loader import KINDS, PluginHost
 from mdp_core.plugins.registry_file import CHECKOUT, RegistryFile
 from mdp_core.plugins.settings_docs import describe
@@ -15,8 +17,6 @@ NOTICE = "<!-- Written by docs/generate.py (make docs). Do not edit. -->\n"
 
 def plugins_page() -> str:
     """Returns the page of all shipped plugins with their settings."""
-    import yaml
-
     registry = RegistryFile.model_validate({**yaml.safe_load(CHECKOUT.read_text(encoding="utf-8")), "files": []})
     host = PluginHost(registry)
     parts = [NOTICE, "# Plugins and their settings\n", "The same tables come from `mdp plugins show NAME`.\n"]
