@@ -86,11 +86,15 @@ def test_replacing_is_all_or_nothing(tmp_path: Path, kind: str) -> None:
     def text() -> str:
         return (target / "inner" if kind == "folder" else target).read_text()
 
+    def fail_in_the_middle() -> None:
+        with replacing(target) as place:
+            write(place, "second")
+            _ = 1 / 0
+
     with replacing(target) as place:
         write(place, "first")
-    with pytest.raises(RuntimeError), replacing(target) as place:
-        write(place, "second")
-        raise RuntimeError("in the middle")
+    with pytest.raises(ZeroDivisionError):
+        fail_in_the_middle()
     assert text() == "first"
     with replacing(target) as place:
         write(place, "third")
