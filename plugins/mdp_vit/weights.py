@@ -17,7 +17,7 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants, get_session, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -84,7 +84,7 @@ def load_vit(ref: str, context: Context, *, arch: str | None = None) -> LoadedVi
         WeightsError: The weights are missing, cannot be read or do not fit the architecture.
     """
     with torch.random.fork_rng(devices=[]):  # building a network draws random numbers; the caller's are left alone
-        model = _build(ref, arch)
+        model = _build(ref, arch, context)
     features = VitFeatures(model.to(dtype=torch.float32).eval().requires_grad_(False))
     facts = WeightsFacts(ref, state_sha256(model.state_dict()), trained=not ref.startswith("builtin:"))
     model.to(context.device)
@@ -102,20 +102,20 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _build(ref: str, arch: str | None) -> nn.Module:
+def _build(ref: str, arch: str | None, context: Context) -> nn.Module:
     scheme, _, name = ref.partition(":")
     if scheme == "file":
         return _from_file(Path(name).expanduser(), arch)
     if arch is not None:
         raise WeightsError(f"arch: {arch} was given with weights: {ref}", hint="arch belongs to file: weights; remove it")
     if scheme == "timm":
-        return _from_timm(name)
+        return _from_timm(name, context)
     if ref == "builtin:random":
         return random_vit()
     raise WeightsError(f"there are no weights {ref}", hint="the only built-in weights are builtin:random (untrained)")
 
 
-def _from_timm(name: str) -> nn.Module:
+def _from_timm(name: str, context: Context) -> nn.Module:
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:
@@ -123,6 +123,10 @@ def _from_timm(name: str) -> nn.Module:
         hint = f"did you mean {', '.join(similar)}?" if similar else "see timm.list_pretrained() for the names"
         raise WeightsError(f"timm has no weights {name}", hint=hint) from error
     cached = try_to_load_from_cache(config.hf_hub_id, "model.safetensors") if config.hf_hub_id else None
+    if not isinstance(cached, str):
+        if config.hf_hub_id and not _hub_answers():
+            raise _missing(name, config)
+        context.listener.warn(f"weights timm:{name} are not in the hub's cache and are being downloaded")
     overlay = {"file": cached} if isinstance(cached, str) and not config.custom_load else None
     try:
         return _create(name, pretrained=True, pretrained_cfg_overlay=overlay)
@@ -132,6 +136,17 @@ def _from_timm(name: str) -> nn.Module:
         raise WeightsError(
             f"timm cannot load timm:{name} ({error})", hint="see timm.list_pretrained() for other weights"
         ) from error
+
+
+def _hub_answers() -> bool:
+    """Asks once, briefly: without a network the hub's client tries for more than a minute before it gives up."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:
+        return False
+    return True
 
 
 def _missing(name: str, config: PretrainedCfg) -> WeightsError:

@@ -38,8 +38,9 @@ def for_people(on_interrupt: Callable[[], str] | None = None) -> Iterator[None]:
     ) -> None:
         if issubclass(category, MdpWarning):
             from rich.console import Console
+            from rich.markup import escape
 
-            Console(stderr=True).print("[yellow]warning:[/yellow]", str(message), highlight=False, soft_wrap=True)
+            Console(stderr=True).print("[yellow]warning:[/yellow]", escape(str(message)), highlight=False, soft_wrap=True)
 
     before = signal.signal(signal.SIGTERM, terminate)
     with warnings.catch_warnings():

@@ -97,7 +97,7 @@ class ConsoleProgress:
         self._clear()
 
     def _show(self, title: str, done: int, total: int, unit: str, metrics: Mapping[str, float]) -> None:
-        numbers = " ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3])
+        numbers = " ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3]) if total else "starting"
         if self._live is None:
             if time.monotonic() - self._said > _PLAIN_SECONDS:
                 self._said = time.monotonic()

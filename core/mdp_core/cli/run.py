@@ -14,7 +14,6 @@ import typer
 from mdp_core.cli.messages import for_people
 
 if TYPE_CHECKING:
-    from mdp_core.engine.record import RunRecord
     from mdp_core.engine.run import RunOptions, Session
     from mdp_core.plugins.loader import PluginHost
     from mdp_core.recipe.load import LoadedRecipe
@@ -79,6 +78,7 @@ def run(
         from rich.console import Console
 
         from mdp_core.cli.progress import ConsoleProgress
+        from mdp_core.cli.results import show_results
         from mdp_core.engine.run import RunOptions, default_home
         from mdp_core.engine.run import run as run_recipe
 
@@ -93,62 +93,11 @@ def run(
             overrides=set_,
             on_scan=progress.scanning,
         )
-        _summary(run_recipe(loaded, host, options), progress.console)
+        show_results(run_recipe(loaded, host, options), progress.console)
 
 
 def _command() -> str:
     return shlex.join(["mdp", *sys.argv[1:]])
-
-
-def _summary(record: RunRecord, console: Any) -> None:
-    from rich.table import Table
-
-    hits = sum(1 for s in record.steps if s["status"] == "hit")
-    console.print()
-    rows = record.results.get("components", [])
-    if rows:
-        table = Table("component", "mIoU", "pixel accuracy", "images", title="Component table", title_justify="left")
-        for row in rows:
-            table.add_row(
-                row["title"],
-                f"{row['miou'] * 100:.1f} %",
-                f"{row['pixel_accuracy'] * 100:.1f} %",
-                str(row["protocol"]["images"]),
-            )
-        console.print(table)
-        protocol = rows[0]["protocol"]
-        console.print(
-            f"[dim]split {protocol['split']} · matching: {protocol['matching']} · last checkpoint · seed {record.seed}[/dim]",
-            highlight=False,
-        )
-        console.print(f"[dim]ground truth was used for: {'; '.join(protocol['ground_truth'])}[/dim]", highlight=False)
-    for stage, scores in record.results.get("localisation", {}).items():
-        console.print(
-            f"[dim]{stage}: {scores['hit'] * 100:.1f} % of the masks have IoU > 0.5 with an object, CorLoc {scores['corloc'] * 100:.1f} %[/dim]",
-            highlight=False,
-        )
-    notes = {n["notes"]["weights"] for n in record.steps if "weights" in n["notes"]}
-    for weights in sorted(notes):
-        console.print(f"[dim]weights: {weights}[/dim]", highlight=False)
-    console.print(
-        f"finished in {record.seconds:.1f} s ({hits} of {len(record.steps)} steps were in the store)", highlight=False
-    )
-    console.print(f"results: {_shown(record.folder)}", highlight=False)
-    meanings = {
-        "components.md": "the table, with IoU per class",
-        "stages.png": "what each stage made of some images",
-        "clusters.png": "what lies in each cluster",
-        "label_maps": "one palette PNG an image",
-        "masks.json": "object masks as COCO JSON",
-        "run.json": "the record of the run",
-    }
-    for name, meaning in meanings.items():
-        if (record.folder / name).exists():
-            console.print(f"  {name:<14} {meaning}", highlight=False)
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def plan(

@@ -109,6 +109,7 @@ class Executor:
             self._plugins[name] = (self._open_host(job).create(job.kind, job.plugin, job.settings, context), relay)
         instance, relay = self._plugins[name]
         relay.target = listener
+        listener.note("device", instance.context.device)
         return instance
 
 

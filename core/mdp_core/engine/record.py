@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mdp_core.data.storage import write_json
-from mdp_core.engine.store import disk_errors
+from mdp_core.engine.store import disk_errors, read_json
 
 
 def new_run_folder(home: Path, name: str) -> Path:
@@ -31,8 +31,7 @@ class RunRecord:
     """What run.json holds.
 
     Attributes:
-        status: ``running``, ``finished``, ``failed`` or ``interrupted``. A run that says ``running`` and whose process is
-            gone was killed.
+        status: ``running``, ``finished``, ``failed``, ``interrupted`` or, found out by a later run, ``killed``.
         steps: One entry a step, in the order of the plan.
         results: Component table and the like, JSON-ready.
     """
@@ -63,12 +62,20 @@ class RunRecord:
         """Writes run.json."""
         content = {name: value for name, value in vars(self).items() if name != "folder"}
         with disk_errors(self.folder):
-            write_json(self.folder / "run.json", {"id": self.id, "process": os.getpid(), **content})
+            write_json(
+                self.folder / "run.json", {"id": self.id, "host": socket.gethostname(), "process": os.getpid(), **content}
+            )
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Reads a run.json."""
-    content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise TypeError(f"{folder}/run.json is not a record of a run")
-    return content
+def mark_killed_runs(home: Path) -> None:
+    """Corrects the records of this machine's runs that say ``running`` and whose process is gone."""
+    for file in (home / "runs").glob("*/run.json"):
+        content = read_json(file)
+        if content is None or content.get("status") != "running" or content.get("host") != socket.gethostname():
+            continue
+        try:
+            os.kill(int(content["process"]), 0)
+        except ProcessLookupError:
+            write_json(file, {**content, "status": "killed"})
+        except PermissionError:
+            pass

@@ -16,7 +16,7 @@ from mdp_core.engine.launch import InlineLauncher, Launcher, ProcessLauncher
 from mdp_core.engine.outputs import Outputs
 from mdp_core.engine.plan import Plan, Role, Step, make_plan
 from mdp_core.engine.provenance import environment
-from mdp_core.engine.record import RunRecord, new_run_folder
+from mdp_core.engine.record import RunRecord, mark_killed_runs, new_run_folder
 from mdp_core.engine.scan import ImageSet, Scanner
 from mdp_core.engine.store import Entry, Store, disk_errors
 from mdp_core.errors import MdpError, MdpWarning, ObserverWarning, PluginError, RecipeError
@@ -154,6 +154,7 @@ class _Run:
         own = self._recipe_observers() if options.track else []
         self.observers = session.host.observe([*options.observers, *own])
         folder = new_run_folder(options.home, recipe.name)
+        mark_killed_runs(options.home)
         self.record = RunRecord(
             folder, recipe.name, recipe.seed, session.loaded.source, list(options.overrides), session.loaded.resolved,
             environment(), warnings=session.warnings(), labels_used=dict(self.plan.labels_used),
