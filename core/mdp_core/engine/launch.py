@@ -17,6 +17,9 @@ from mdp_core.errors import StageError
 from mdp_core.stages.base import Listener
 
 _GRACE_SECONDS = 5.0
+_SPIN_COUNT = "10000"
+"""GNU OpenMP's threads wait for work by spinning, by default so long that two trainings on one machine, or one beside other
+work, take several times longer than their share. This bound costs nothing on an idle machine (benchmarks/openmp_spin.py)."""
 
 
 class Launcher(Protocol):
@@ -76,6 +79,7 @@ class _Worker:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[send],
+                env={"GOMP_SPINCOUNT": _SPIN_COUNT, **os.environ},
                 start_new_session=True,  # Ctrl-C reaches the engine alone, which then ends the worker
                 text=True,
             )
