@@ -55,10 +55,10 @@ def pad_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
 def to_input(pixels: Sequence[Pixels], device: torch.device) -> Tensor:
     """Stacks and normalises images of one size: uint8 (H, W, 3) each → float32 (B, 3, H, W) on ``device``."""
     stacked = torch.from_numpy(np.stack(pixels)).to(device)
-    mean = torch.tensor(IMAGENET_MEAN, device=device)
-    std = torch.tensor(IMAGENET_STD, device=device)
-    normalised = (stacked.to(torch.float32) / 255.0 - mean) / std
-    return normalised.permute(0, 3, 1, 2).contiguous()
+    mean = torch.tensor(IMAGENET_MEAN, device=device)[:, None, None]
+    std = torch.tensor(IMAGENET_STD, device=device)[:, None, None]
+    floats = stacked.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return floats.div_(255.0).sub_(mean).div_(std)  # in place: at 960 px each copy is 15 MB an image
 
 
 def read_ahead(make: Callable[[int], T], indices: Iterable[int], ahead: int = 4) -> Iterator[T]:
