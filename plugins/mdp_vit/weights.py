@@ -53,7 +53,7 @@ class WeightsFacts:
     Attributes:
         name: As written in the recipe.
         sha256: Of the names, shapes, types and values of the state, whatever the file format.
-        trained: False for random weights.
+        trained: False for weights that are known to have learnt nothing.
     """
 
     name: str
@@ -61,7 +61,7 @@ class WeightsFacts:
     trained: bool
 
     def __str__(self) -> str:
-        return f"{self.name} ({'trained' if self.trained else 'untrained'}) sha256:{self.sha256}"
+        return f"{self.name}{'' if self.trained else ' (untrained)'} sha256:{self.sha256}"
 
 
 @dataclass(frozen=True)
