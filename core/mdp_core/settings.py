@@ -148,6 +148,16 @@ def _keyed(config: Settings, step: str, known: set[str]) -> dict[str, Any]:
     return result
 
 
+def weight_refs(config: Settings) -> Iterator[str]:
+    """Yields the weights that settings name (``timm:NAME``, ``file:PATH``, ``builtin:NAME``), those of sub-models too."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Settings):
+            yield from weight_refs(value)
+        elif isinstance(value, str) and any(isinstance(mark, _FileContents) for mark in _marks(field)):
+            yield value
+
+
 def _only_for(field: FieldInfo) -> set[str]:
     return {step for mark in _marks(field) if isinstance(mark, OnlyFor) for step in mark.steps}
 

@@ -41,8 +41,6 @@ class MaskRCNN(Detector[MaskRCNNConfig]):
         indices = [index for index, of_image in enumerate(kept) if len(of_image)]
         self._check(kept, indices, clusters)
         config = model_config(self.config, clusters)
-        if fit.init.startswith("timm:"):
-            self.context.listener.warn(f"{fit.init}: timm's ResNet weights may have been trained with ImageNet's labels")
         model = train(
             config,
             "mmdet",
@@ -66,14 +64,11 @@ class MaskRCNN(Detector[MaskRCNNConfig]):
         def read(index: int) -> Sample:
             return prediction_sample(images.read(index), settings.side, settings.max_side)
 
-        done = 0
         for window in _windows(read, len(images), 4 * settings.batch):
             results: dict[int, Instances] = {}
             for group in _groups([sample["inputs"].shape for sample in window], settings.batch):
                 results |= zip(group, _predict_batch(model, [window[i] for i in group]), strict=True)
             yield from (results[i] for i in range(len(window)))
-            done += len(window)
-            self.context.listener.progress(done, len(images), {})
 
     def _prepare(self, model: Any) -> None:
         # mmdet draws the mask logits' weights with std sqrt(2 / clusters), so with few clusters the mask loss starts far

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from mdp_core.engine.keys import FORMAT, digest
 from mdp_core.engine.scan import ImageSet
+from mdp_core.engine.supervision import labels_behind
 from mdp_core.errors import RecipeError
 from mdp_core.plugins.loader import PluginHost
 from mdp_core.recipe.schema import Recipe, StageSection
@@ -283,9 +284,7 @@ def make_plan(recipe: Recipe, host: PluginHost, images: Mapping[Role, ImageSet],
         localisation = [planner.evaluate("localisation", o).id for o in outputs.values() if o.kind == "prior"]
     final = {stage: output.step(final_role).id for stage, output in outputs.items()}
     steps = _ordered({s.id: s for s in planner.steps.values()}.values(), list(outputs))
-    used = {
-        s: c.uses_labels for s, section in recipe.pipeline.items() if s in outputs and (c := type(section.config)).uses_labels
-    }
+    used = {s: labels for s, section in recipe.pipeline.items() if s in outputs and (labels := labels_behind(section.config))}
     return Plan(tuple(steps), tuple(rows), tuple(localisation), final, final_role, used)
 
 

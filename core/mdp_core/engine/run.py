@@ -263,7 +263,10 @@ class _Run:
     def _job(self, step: Step, entry: Entry) -> Job:
         session, recipe = self.session, self.session.loaded.recipe
         config = recipe.data.config.model_dump(mode="json")
-        facts = {"split": session.images[step.role].split, "seed": recipe.seed, "labels_used": dict(self.plan.labels_used)}
+        stages = list(recipe.pipeline)
+        before = stages[: stages.index(step.stage) + 1]
+        labels_used = {stage: what for stage, what in self.plan.labels_used.items() if stage in before}
+        facts = {"split": session.images[step.role].split, "seed": recipe.seed, "labels_used": labels_used}
         return Job(
             id=step.id,
             stage=step.stage,

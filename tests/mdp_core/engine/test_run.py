@@ -263,3 +263,26 @@ def test_a_full_disk_is_said_and_nothing_is_lost(mdp: Call, tmp_path: Path, undi
         assert total.hexdigest() == undisturbed
     finally:
         subprocess.run(["umount", str(small)], check=False)
+
+
+def test_results_say_which_labels_stood_behind_them(mdp: Call, tmp_path: Path) -> None:
+    """A plugin that declares labels is named in the rows that it had a part in, and in no row before."""
+    plugin = tmp_path / "cheat.py"
+    plugin.write_text(
+        TOY.read_text()
+        .replace('"refiner", "keep"', '"refiner", "keep-labelled"')
+        .replace(
+            "class KeepConfig(RefinerConfig):",
+            'class KeepConfig(RefinerConfig):\n    uses_labels = "a threshold chosen on val"',
+        )
+    )
+    done = mdp("run", str(RECIPE), "--plugin", str(plugin), "--no-track", "--set", "refiner.use=keep-labelled")
+    assert done.returncode == 0, done.stderr
+    rows = {r["title"]: r["protocol"]["ground_truth"] for r in last_run(tmp_path)["results"]["components"]}
+    scoring = ["matching clusters with classes (split val)", "scoring (split val)"]
+    assert rows == {
+        "prior + clusterer": scoring,
+        "detector + refiner": ["refiner: a threshold chosen on val", *scoring],
+        "segmenter": ["refiner: a threshold chosen on val", *scoring],
+    }
+    assert last_run(tmp_path)["labels_used"] == {"refiner": "a threshold chosen on val"}
