@@ -44,8 +44,7 @@ def write_pictures(
     clustered = [o for o in outputs.values() if _is_clustered(o)]
     if not clustered:
         return ["stages.png"]
-    names = _cluster_names(results)
-    groups = _groups(images, [i for i in clustered[0] if isinstance(i, Instances)], names)
+    groups = _groups(images, [i for i in clustered[0] if isinstance(i, Instances)], _look(results))
     if not groups:
         return ["stages.png"]
     _write(folder / "clusters.png", cluster_sheet(groups, crops=CROPS, title="What lies in each cluster"))
@@ -109,9 +108,7 @@ def _cell(pixels: Pixels, result: Instances | LabelMap, component: Mapping[str, 
 def in_class_colours(prediction: LabelMap, cluster_of_class: Sequence[int | None]) -> LabelMap:
     """Returns the prediction with the number of the matched class on each pixel; clusters without a class come after them."""
     top = int(prediction.values.max(initial=0))
-    mapped = np.array(
-        [0] + [(len(cluster_of_class) + v - 1) % 254 + 1 for v in range(1, top + 1)], dtype=prediction.values.dtype
-    )
+    mapped = np.array([0, *(_unmatched(v, len(cluster_of_class)) for v in range(1, top + 1))], dtype=np.uint16)
     for number, cluster in enumerate(cluster_of_class):
         if cluster is not None and cluster <= top:
             mapped[cluster] = number
@@ -120,21 +117,34 @@ def in_class_colours(prediction: LabelMap, cluster_of_class: Sequence[int | None
     return LabelMap.from_array(mapped[prediction.values].astype(prediction.values.dtype))
 
 
-def _cluster_names(results: Mapping[str, Any]) -> dict[int, str]:
+def _unmatched(cluster: int, classes: int) -> int:
+    """Returns the label whose colour a cluster without a class has: after those of the classes."""
+    return (classes + cluster - 1) % 254 + 1
+
+
+Look = Callable[[int], tuple[int, str]]
+"""Cluster → the label whose colour it has, and the name of the class that it was matched with."""
+
+
+def _look(results: Mapping[str, Any]) -> Look:
+    """Returns how clusters look, by the first component; by their own numbers where nothing was evaluated."""
     for component in results.get("components", [])[:1]:
-        matched = zip(component["class_names"], component["cluster_of_class"], strict=True)
-        return {cluster: name for name, cluster in matched if cluster is not None}
-    return {}
+        names = component["class_names"]
+        classes = enumerate(zip(names, component["cluster_of_class"], strict=True))
+        matched = {cluster: (number, name) for number, (name, cluster) in classes if cluster}
+        return lambda cluster: matched.get(cluster, (_unmatched(cluster, len(names)), ""))
+    return lambda cluster: (cluster, "")
 
 
-def _groups(images: Images, instances: Sequence[Instances], names: Mapping[int, str]) -> list[ClusterGroup]:
+def _groups(images: Images, instances: Sequence[Instances], look: Look) -> list[ClusterGroup]:
     members: dict[int, list[tuple[int, int]]] = {}
     for image, found in enumerate(instances):
         for index, label in enumerate(found.labels):
             members.setdefault(int(label) + 1, []).append((image, index))
     groups = []
     for cluster, where in sorted(members.items()):
+        number, name = look(cluster)
         chosen = [where[i] for i in _spread(len(where), CROPS)]
-        crops = [mask_crop(images.read(image), instances[image], index, cluster=cluster) for image, index in chosen]
-        groups.append(ClusterGroup(cluster, len(where), crops, names.get(cluster, "")))
+        crops = [mask_crop(images.read(image), instances[image], index, cluster=number or cluster) for image, index in chosen]
+        groups.append(ClusterGroup(cluster, len(where), crops, name, number))
     return groups

@@ -43,12 +43,14 @@ class ClusterGroup:
         masks: How many masks it has.
         crops: Some of them, best first, each uint8 (h, w, 3) as ``mask_crop`` makes them.
         name: What to write beside the number, for example the class that it was matched with.
+        colour: Label whose colour it has, so that it agrees with other pictures; 0: its own number's.
     """
 
     cluster: int
     masks: int
     crops: Sequence[Pixels]
     name: str = ""
+    colour: int = 0
 
     @property
     def header(self) -> str:
@@ -123,7 +125,7 @@ def cluster_sheet(groups: Sequence[ClusterGroup], *, crops: int = 10, cell: int 
     y = MARGIN + (_TITLE if title else 0)
     sheet, draw = _blank(inner, y + sum(heights) - GAP, title)
     for group, height in zip(groups, heights, strict=True):
-        draw.rounded_rectangle((MARGIN, y + 5, MARGIN + 15, y + 20), radius=4, fill=label_colour(group.cluster))
+        draw.rounded_rectangle((MARGIN, y + 5, MARGIN + 15, y + 20), radius=4, fill=label_colour(group.colour or group.cluster))
         text = fit_text(group.header, inner - 26, font(17))
         draw.text((MARGIN + 26, y + 12), text, font=font(17), fill=INK, anchor="lm")
         for index, crop in enumerate(group.crops[:crops]):
