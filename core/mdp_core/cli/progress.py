@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -83,17 +84,17 @@ class ConsoleProgress:
         sign = {"hit": "[dim]=[/dim]", "done": "[green]✓[/green]"}.get(result.status, "[red]✗[/red]")
         how = "in the store" if result.status == "hit" else f"{result.seconds:.1f} s"
         weights = result.notes.get("weights", "")
-        note = f"[dim]{weights}[/dim]" if weights and result.status == "done" else ""
-        self.console.print(
-            f"  {sign} {step.id:<{self._width}}  {step.plugin:<14} {how:>12}  {note}".replace("[train]", r"\[train]")
-            .replace("[eval]", r"\[eval]")
-            .rstrip(),
-            highlight=False,
-        )
+        note = f"  [dim]{escape(weights)}[/dim]" if weights and result.status == "done" else ""
+        name = escape(f"{step.id:<{self._width}}")
+        self.console.print(f"  {sign} {name}  {step.plugin:<14} {how:>12}{note}", highlight=False)
 
     @hookimpl
     def mdp_run_finished(self, outcome: RunOutcome) -> None:
         """Ends the display."""
+        self.close()
+
+    def close(self) -> None:
+        """Gives the terminal back; also after an error or Ctrl-C, else its cursor stays hidden."""
         self._clear()
 
     def _show(self, title: str, done: int, total: int, unit: str, metrics: Mapping[str, float]) -> None:
@@ -105,7 +106,7 @@ class ConsoleProgress:
             return
         if self._task is None:
             self._live.start()
-            self._task = self._live.add_task(title.replace("[", r"\["), total=total or None, unit=unit, numbers=numbers)
+            self._task = self._live.add_task(escape(title), total=total or None, unit=unit, numbers=numbers)
         self._live.update(self._task, completed=done, total=total or None, numbers=numbers)
 
     def _clear(self) -> None:

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from mdp_core.cli.messages import for_people
 
 if TYPE_CHECKING:
-    from mdp_core.engine.run import RunOptions, Session
+    from mdp_core.engine.run import Session
     from mdp_core.plugins.loader import PluginHost
     from mdp_core.recipe.load import LoadedRecipe
 
@@ -93,7 +94,9 @@ def run(
             overrides=set_,
             on_scan=progress.scanning,
         )
-        show_results(run_recipe(loaded, host, options), progress.console)
+        with closing(progress):
+            record = run_recipe(loaded, host, options)
+        show_results(record, progress.console)
 
 
 def _command() -> str:
@@ -116,13 +119,13 @@ def plan(
 
         loaded, host = load(recipe, set_, plugin)
         console = Console(soft_wrap=True)
-        options = RunOptions(
-            home=home.absolute() if home else default_home(), until=until, on_scan=ConsoleProgress(console).scanning
-        )
-        _show_plan(open_session(loaded, host, options), console, options)
+        with closing(ConsoleProgress(console)) as progress:
+            options = RunOptions(home=home.absolute() if home else default_home(), until=until, on_scan=progress.scanning)
+            session = open_session(loaded, host, options)
+        _show_plan(session, console)
 
 
-def _show_plan(session: Session, console: Any, options: RunOptions) -> None:
+def _show_plan(session: Session, console: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 

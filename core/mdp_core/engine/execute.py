@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -128,22 +129,19 @@ class _Relay:
         self.target.warn(message)
 
 
-class _locked:  # noqa: N801 - used as a context manager only
+@contextmanager
+def _locked(entry: Entry, listener: Listener) -> Iterator[None]:
     """Holds the entry's lock; says so when another process holds it first."""
-
-    def __init__(self, entry: Entry, listener: Listener) -> None:
-        self._lock = FileLock(entry.lock)
-        self._listener = listener
-
-    def __enter__(self) -> None:
-        try:
-            self._lock.acquire(timeout=1)
-        except Timeout:
-            self._listener.warn("another process works on this step; waiting for its result")
-            self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    lock = FileLock(entry.lock)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        listener.warn("another process works on this step; waiting for its result")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Work:

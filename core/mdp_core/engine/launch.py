@@ -9,7 +9,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Protocol
 
 from mdp_core.engine.jobs import Job
@@ -59,12 +58,6 @@ class ProcessLauncher:
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
-
-    def __enter__(self) -> ProcessLauncher:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
 
 class _Worker:

@@ -64,8 +64,7 @@ class Outputs:
     def _final(self, *kinds: str) -> list[tuple[str, Step]]:
         """Returns (stage id, step) of the stages of these kinds, in the pipeline's order."""
         steps = [(stage, self.plan.step(step)) for stage, step in self.plan.outputs.items()]
-        there = {s.id for s in self.plan.steps}
-        return [(stage, step) for stage, step in steps if step.kind in kinds and step.id in there]
+        return [(stage, step) for stage, step in steps if step.kind in kinds]
 
     def _tables(self) -> list[str]:
         rows = []
@@ -123,7 +122,7 @@ class Outputs:
                 {"id": n, "file_name": r.id, "height": r.height, "width": r.width} for n, r in enumerate(self.images.records, 1)
             ],
             "annotations": annotations,
-            "categories": [{"id": c, "name": f"cluster {c}"} for c in range(1, max(top, 1) + 1)]
+            "categories": [{"id": c, "name": f"cluster {c}"} for c in range(1, top + 1)]
             if top
             else [{"id": 0, "name": "object"}],
         }

@@ -61,11 +61,6 @@ class Step:
         """The content address of the result."""
         return digest(self.payload)
 
-    @property
-    def is_fit(self) -> bool:
-        """Whether the step is one job with one result (not shard by shard)."""
-        return self.step == "fit" or self.kind == "evaluate"
-
 
 @dataclass(frozen=True)
 class Row:

@@ -76,6 +76,7 @@ def mark_killed_runs(home: Path) -> None:
         try:
             os.kill(int(content["process"]), 0)
         except ProcessLookupError:
-            write_json(file, {**content, "status": "killed"})
+            with disk_errors(file):
+                write_json(file, {**content, "status": "killed"})
         except PermissionError:
             pass

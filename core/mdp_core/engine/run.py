@@ -152,7 +152,7 @@ class _Run:
         self.session, self.options = session, options
         self.plan, recipe = session.plan, session.loaded.recipe
         own = self._recipe_observers() if options.track else []
-        self.observers = session.host.observe([*options.observers, *own])
+        self.observers = Observers([*options.observers, *own])
         folder = new_run_folder(options.home, recipe.name)
         mark_killed_runs(options.home)
         self.record = RunRecord(
@@ -189,11 +189,11 @@ class _Run:
         started = time.monotonic()
         outcome = RunOutcome("failed", 0.0)
         launcher: Launcher = InlineLauncher() if self.options.inline else ProcessLauncher()
-        self.record.save()
-        self.observers.call("mdp_run_started", run=self.info)
-        for text in self.session.warnings():
-            warnings.warn(text, MdpWarning, stacklevel=1)
         try:
+            self.record.save()
+            self.observers.call("mdp_run_started", run=self.info)
+            for text in self.session.warnings():
+                warnings.warn(text, MdpWarning, stacklevel=1)
             for step in self.plan.steps:
                 self._do(step, launcher)
             launcher.close()
@@ -214,16 +214,16 @@ class _Run:
         finally:
             launcher.close()
             self.record.seconds = round(time.monotonic() - started, 2)
-            self._save_quietly(outcome)
+            self._save(quietly=outcome.status != "finished")
             self.observers.call("mdp_run_finished", run=self.info, outcome=outcome)
         return self.record
 
-    def _save_quietly(self, outcome: RunOutcome) -> None:
-        """Saves the record; on a full disk the error that ended the run matters more than this one."""
+    def _save(self, *, quietly: bool) -> None:
+        """Saves the record; where a full disk ended the run, that error matters more than this one."""
         try:
             self.record.save()
         except MdpError:
-            if outcome.status == "finished":
+            if not quietly:
                 raise
 
     def _do(self, step: Step, launcher: Launcher) -> None:
@@ -241,7 +241,8 @@ class _Run:
         self.observers.call("mdp_step_started", run=self.info, step=info)
         started = time.monotonic()
         try:
-            launcher.run(self._job(step, entry), self.record.folder / "logs" / f"{step.stage}.log", listener)
+            with disk_errors(self.record.folder):
+                launcher.run(self._job(step, entry), self.record.folder / "logs" / f"{step.stage}.log", listener)
         except BaseException as error:
             status: Any = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             self._note(step, StepResult(status, time.monotonic() - started, listener.notes, tuple(listener.warnings)))
@@ -257,7 +258,7 @@ class _Run:
             "seconds": round(result.seconds, 2),
         }
         self.record.steps.append({**entry, "notes": dict(result.notes), "warnings": list(result.warnings)})
-        self._save_quietly(RunOutcome("failed", 0.0))
+        self._save(quietly=result.status in ("failed", "interrupted"))
         self.observers.call("mdp_step_finished", run=self.info, step=self.infos[step.id], result=result)
 
     def _job(self, step: Step, entry: Entry) -> Job:

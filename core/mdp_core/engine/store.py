@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -189,6 +190,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether an error is about ``path``, what lies beside or below it, or a folder above it; not about a person's image."""
+    if error.filename is None:
+        return True
+    about = Path(os.fsdecode(error.filename)).absolute()
+    return about.is_relative_to(path.parent) or path.is_relative_to(about)
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turns errors of the disk into a message that says what to do.
@@ -204,7 +213,8 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"no space left on the disk of {path}",
                 hint="what is finished is kept: free some space, or move MDP_HOME to a larger disk, and run the same command again",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        if refused and _concerns(error, path):
             raise StoreError(
                 f"{path} cannot be written ({error.strerror})", hint="set MDP_HOME to a folder of your own"
             ) from error

@@ -257,10 +257,6 @@ class PluginHost:
                 hint="`mdp doctor` shows what is installed",
             ) from error
 
-    def observe(self, observers: Iterable[object]) -> Observers:
-        """Returns a caller that tells observers of a run, each in isolation."""
-        return Observers(observers)
-
 
 class Observers:
     """Calls the observers' hooks; one that raises is warned about and switched off."""

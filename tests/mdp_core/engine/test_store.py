@@ -107,3 +107,12 @@ def test_errors_of_the_disk_say_what_to_do(tmp_path: Path, number: int, words: s
     with pytest.raises(StoreError, match=words) as caught, disk_errors(tmp_path):
         raise OSError(number, "as the system says it")
     assert caught.value.hint
+
+
+def test_an_error_about_another_file_is_not_the_stores(tmp_path: Path) -> None:
+    entry = tmp_path / "home" / "store" / "prior-mine" / "abc"
+    with pytest.raises(PermissionError), disk_errors(entry):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "photos" / "private.jpg"))
+    for own in (entry / "parts" / "00000.parquet", entry.parent / ".x.tmp", tmp_path / "home"):
+        with pytest.raises(StoreError, match="cannot be written"), disk_errors(entry):
+            raise PermissionError(errno.EACCES, "Permission denied", str(own))
