@@ -24,10 +24,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from mdp_backbones.preprocess import pad_to_multiple, resize, short_side_size, to_input
 from mdp_core.api import Context, ImageRecord, Images
 from mdp_dino.affinity import DinoAffinity
 from mdp_dino.settings import DinoAffinityConfig
-from mdp_vit.preprocess import pad_to_multiple, resize, short_side_size, to_input
 
 ARCH = "vit_small_patch16_224.dino"
 LIMIT = 1.05
@@ -72,11 +72,11 @@ def prepare(folder: Path, short_side: int, size: tuple[int, int]) -> tuple[Calla
     prior = DinoAffinity(config, Context())
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     images = Images([ImageRecord("noise", *size)], lambda _record: pixels)
-    features = prior._vit
-    padded = pad_to_multiple(resize(pixels, *short_side_size(*size, short_side)), features.patch)
-    tensor = to_input([padded], features.device)
-    patches = padded.shape[0] * padded.shape[1] // features.patch**2
-    return lambda: features.last_block(tensor), lambda: list(prior.mine(images)), patches
+    reader = prior._vit
+    padded = pad_to_multiple(resize(pixels, *short_side_size(*size, short_side)), reader.patch)
+    tensor = to_input([padded], reader.device)
+    patches = padded.shape[0] * padded.shape[1] // reader.patch**2
+    return lambda: reader.read(tensor, facets=("q", "k")), lambda: list(prior.mine(images)), patches
 
 
 def compare(bare: Callable[[], object], mine: Callable[[], object], repeats: int, what: str) -> float:

@@ -14,20 +14,26 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
+from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from mdp_core.api import (
+    BACKBONE,
     Clusterer,
     Detector,
     GroupingPrior,
     Images,
     Instances,
     LabelMap,
+    NoEffect,
     OnlyFor,
+    Pretrainer,
     Refiner,
     RefinerConfig,
     Registry,
     Segmenter,
     StageConfig,
+    WeightsRef,
     hookimpl,
 )
 
@@ -43,9 +49,64 @@ def trace(step: str, what: str) -> None:
         time.sleep(600)
 
 
-def bright(pixels: np.ndarray, contrast: float) -> Instances:
+def learned_colour(ref: str) -> np.ndarray:
+    """Reads what ``mean`` learned, from ``file:PATH``."""
+    return load_file(ref.removeprefix("file:"))["colour"]
+
+
+class MeanConfig(StageConfig):
+    iters: Annotated[int, OnlyFor("fit")] = 5
+    """Iterations; each takes one image into account and can be resumed."""
+    init: WeightsRef | None = None
+    """Colour to start from."""
+    threads: Annotated[int, NoEffect] = 1
+    """Has no effect."""
+
+
+class Mean(Pretrainer[MeanConfig]):
+    """Learns the mean colour of the images; of their masks, where it is given some."""
+
+    Config = MeanConfig
+
+    def fit(self, images: Images, instances: Sequence[Instances] | None, folder: Path, work: Path) -> None:
+        state, log = work / "state.json", work / "log.jsonl"
+        start = learned_colour(self.config.init).tolist() if self.config.init else [0.0, 0.0, 0.0]
+        done, colour = json.loads(state.read_text()) if state.exists() else (0, start)
+        while done < self.config.iters:
+            index = int(np.random.default_rng([self.context.seed, done]).integers(len(images)))
+            pixels = images.read(index)
+            if instances is not None and len(instances[index]):
+                pixels = pixels[instances[index].mask(0)]
+            mean = pixels.reshape(-1, 3).mean(axis=0)
+            done += 1
+            colour = [a + (b - a) / (done + 1) for a, b in zip(colour, mean.tolist(), strict=True)]
+            metrics = {"loss": 1.0 / done, "knn@5 (%)": 10.0 * done}
+            state.write_text(json.dumps([done, colour]))
+            with log.open("a") as file:
+                file.write(json.dumps({"iteration": done, **metrics}) + "\n")
+            self.context.listener.progress(done, self.config.iters, metrics)
+            trace("pretrain", str(done))
+        save_file({"colour": np.array(colour, np.float32)}, folder / BACKBONE)
+        (folder / "log.jsonl").write_text(log.read_text())
+        Image.fromarray(np.full((8, 8, 3), colour, np.uint8)).save(folder / "curve.png")
+
+
+class EmptyConfig(StageConfig):
+    pass
+
+
+class Empty(Pretrainer[EmptyConfig]):
+    """Leaves nothing behind."""
+
+    Config = EmptyConfig
+
+    def fit(self, images: Images, instances: Sequence[Instances] | None, folder: Path, work: Path) -> None:
+        (folder / "backbone.pth").write_bytes(b"")
+
+
+def bright(pixels: np.ndarray, contrast: float, reference: np.ndarray | None = None) -> Instances:
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).astype(float)
-    distance = np.abs(pixels - np.median(border, axis=0)).sum(axis=2)
+    distance = np.abs(pixels - (np.median(border, axis=0) if reference is None else reference)).sum(axis=2)
     mask = distance > contrast * distance.mean()
     return Instances.from_masks(mask[None] if mask.any() else np.zeros((0, *mask.shape), bool))
 
@@ -53,15 +114,21 @@ def bright(pixels: np.ndarray, contrast: float) -> Instances:
 class BrightConfig(StageConfig):
     contrast: float = 1.0
     """Pixels this much further from the border's colour than the mean are object."""
+    weights: WeightsRef | None = None
+    """A learned colour, in place of the border's."""
 
 
 class Bright(GroupingPrior[BrightConfig]):
     Config = BrightConfig
 
     def mine(self, images: Images) -> Iterator[Instances]:
+        reference = None
+        if self.config.weights is not None:
+            reference = learned_colour(self.config.weights)
+            self.context.listener.note("weights", f"{self.config.weights} colour:{[round(float(c)) for c in reference]}")
         for record, pixels in zip(images.records, images, strict=True):
             trace("mine", record.id)
-            yield bright(pixels, self.config.contrast)
+            yield bright(pixels, self.config.contrast, reference)
 
 
 class ColourConfig(StageConfig):
@@ -192,6 +259,8 @@ class Crash(GroupingPrior[CrashConfig]):
 
 @hookimpl
 def mdp_register(registry: Registry) -> None:
+    registry.add("pretrainer", "mean", factory=":Mean", summary="the mean colour")
+    registry.add("pretrainer", "empty", factory=":Empty")
     registry.add("prior", "bright", factory=":Bright", summary="what differs from the border")
     registry.add("prior", "crash", factory=":Crash")
     registry.add("clusterer", "colour", factory=":Colour")

@@ -8,19 +8,21 @@ from mdp_core.data.images import IMAGE_SUFFIXES, ImageRecord, Images, Pixels, re
 from mdp_core.data.instances import Bitmap, Instances
 from mdp_core.data.label_map import IGNORE, LabelMap, palette
 from mdp_core.errors import DataError, MdpError, PluginError, StageError, WeightsError
-from mdp_core.plugins.hookspecs import Observer, Registry, RunInfo, RunOutcome, StepInfo, StepResult, hookimpl
+from mdp_core.plugins.hookspecs import Observer, Registry, RunInfo, RunOutcome, StepInfo, StepResult, WeightsInfo, hookimpl
 from mdp_core.plugins.version import API_VERSION
-from mdp_core.settings import NoEffect, OnlyFor, Settings, StageConfig, WeightsRef, file_sha256
+from mdp_core.settings import NoEffect, OnlyFor, Settings, StageConfig, WeightsRef, check_sha256, file_sha256, weights_file
 from mdp_core.stages.base import Context, Listener, Silence, Stage
 from mdp_core.stages.clusterer import Clusterer
 from mdp_core.stages.dataset import Dataset, DatasetConfig, Source
 from mdp_core.stages.detector import Detector
+from mdp_core.stages.pretrainer import BACKBONE, Pretrainer
 from mdp_core.stages.prior import GroupingPrior
 from mdp_core.stages.refiner import Refiner, RefinerConfig
 from mdp_core.stages.segmenter import Segmenter
 
 __all__ = [
     "API_VERSION",
+    "BACKBONE",
     "IGNORE",
     "IMAGE_SUFFIXES",
     "Bitmap",
@@ -42,6 +44,7 @@ __all__ = [
     "OnlyFor",
     "Pixels",
     "PluginError",
+    "Pretrainer",
     "Refiner",
     "RefinerConfig",
     "Registry",
@@ -57,9 +60,12 @@ __all__ = [
     "StepInfo",
     "StepResult",
     "WeightsError",
+    "WeightsInfo",
     "WeightsRef",
+    "check_sha256",
     "file_sha256",
     "hookimpl",
     "palette",
     "read_image",
+    "weights_file",
 ]

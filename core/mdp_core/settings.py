@@ -11,7 +11,8 @@ A step's cache key holds only the settings that the step depends on. The rule is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Set
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -19,9 +20,19 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-from mdp_core.errors import PluginError
+from mdp_core.errors import PluginError, WeightsError
 
-__all__ = ["NoEffect", "OnlyFor", "Settings", "StageConfig", "WeightsRef", "file_sha256", "step_settings"]
+__all__ = [
+    "NoEffect",
+    "OnlyFor",
+    "Settings",
+    "StageConfig",
+    "WeightsRef",
+    "check_sha256",
+    "file_sha256",
+    "step_settings",
+    "weights_file",
+]
 
 
 @dataclass(frozen=True)
@@ -47,22 +58,38 @@ class _FileContents:
     """Marks a setting ``file:PATH`` whose key is the contents of the file, not its path."""
 
 
-_SCHEMES = ("timm", "file", "builtin")
+WEIGHT_SCHEMES = ("timm", "file", "builtin")
+"""What weights that are there before a run begins are written with."""
+_SCHEMES = (*WEIGHT_SCHEMES, "stage")
+_HASH = "#sha256="
 
 
 def _check_weights_ref(value: str) -> str:
     scheme, colon, rest = value.partition(":")
     if not colon or scheme not in _SCHEMES or not rest:
-        raise ValueError("weights are written timm:NAME, file:PATH or builtin:NAME")
+        raise ValueError("weights are written timm:NAME, file:PATH, builtin:NAME or stage:NAME")
     if scheme == "file":
-        path = Path(rest).expanduser()
+        path, sha256 = weights_file(value)
         if not path.is_file():
             raise ValueError(f"no such file: {path}")
+        if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise ValueError(f"expected 64 hexadecimal digits after {_HASH}, got {sha256!r}")
     return value
 
 
+def weights_file(ref: str) -> tuple[Path, str | None]:
+    """Returns the path of ``file:PATH`` or ``file:PATH#sha256=HEX``, and the sha256 that is expected of it (lower case)."""
+    path, mark, sha256 = ref.removeprefix("file:").rpartition(_HASH)
+    return Path(path if mark else sha256).expanduser(), sha256.lower() if mark else None
+
+
 WeightsRef = Annotated[str, AfterValidator(_check_weights_ref), _FileContents()]
-"""Where weights come from: ``timm:NAME`` (hub cache), ``file:PATH`` (.pth or .safetensors), ``builtin:NAME``."""
+"""Where weights come from: ``timm:NAME`` (hub cache), ``file:PATH`` (.pth or .safetensors; ``file:PATH#sha256=HEX`` insists on its
+contents), ``builtin:NAME``, or ``stage:NAME``, an earlier pretrainer of the pipeline; the engine gives a plugin its result as ``file:PATH``."""
+
+_STAGE = "stage:"
+StageKey = Callable[[str], str]
+"""Id of a pretrainer stage → the key of its training."""
 
 
 class Settings(BaseModel):
@@ -91,31 +118,53 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def step_settings(config: Settings, step: str, steps: Iterable[str]) -> dict[str, Any]:
+def _checked_sha256(ref: str) -> str:
+    path, expected = weights_file(ref)
+    return check_sha256(path, file_sha256(path), expected)
+
+
+def check_sha256(path: Path, found: str, expected: str | None) -> str:
+    """Returns the sha256 found in a file of weights.
+
+    Raises:
+        WeightsError: Another one is expected.
+    """
+    if expected not in (None, found):
+        raise WeightsError(
+            f"{path}: its sha256 is {found}, not {expected} as written after {_HASH}",
+            hint="the file is damaged or another one than meant: fetch it again, or correct the hash",
+        )
+    return found
+
+
+def step_settings(config: Settings, step: str, steps: Iterable[str], stage_key: StageKey | None = None) -> dict[str, Any]:
     """Returns the settings that one step of a stage depends on, ready for its key.
 
     Args:
         config: The plugin's settings.
         step: Name of the step, for example ``"fit"``.
         steps: Names of all steps of the stage.
+        stage_key: Gives the key of the training that ``stage:NAME`` stands for; called for each such setting of the step.
 
     Returns:
-        JSON-ready settings; ``file:PATH`` becomes ``file-sha256:…`` so that moving a file changes nothing.
+        JSON-ready settings; ``file:PATH`` becomes ``file-sha256:…`` so that moving a file changes nothing, ``stage:NAME``
+        becomes ``stage-key:…`` so that it counts as what it was made of, not by its name.
 
     Raises:
         PluginError: A setting is marked for a step that the stage does not have, and would be in no key at all.
     """
     known = {step, *steps}
-    keyed = _keyed(config, step, known)
-    fields = type(config).model_fields
-    return {
-        name: value
-        for name, value in keyed.items()
-        if name == step or name not in known or _only_for(fields[name]) or not _holds_settings(fields[name].annotation)
+    others = {
+        name
+        for name, field in type(config).model_fields.items()
+        if name in known and name != step and not _only_for(field) and _holds_settings(field.annotation)
     }
+    return _keyed(config, step, known, stage_key, others)
 
 
-def _keyed(config: Settings, step: str, known: set[str]) -> dict[str, Any]:
+def _keyed(
+    config: Settings, step: str, known: set[str], stage_key: StageKey | None, others: Set[str] = frozenset()
+) -> dict[str, Any]:
     dumped = config.model_dump(mode="json")
     result: dict[str, Any] = {}
     for name, field in type(config).model_fields.items():
@@ -127,13 +176,13 @@ def _keyed(config: Settings, step: str, known: set[str]) -> dict[str, Any]:
                 f"{', '.join(sorted(known))}",
                 hint="name a step of the stage in OnlyFor; as it is, the setting would be in no key",
             )
-        if any(isinstance(mark, _NoEffect) for mark in marks) or (only and step not in only):
+        if name in others or any(isinstance(mark, _NoEffect) for mark in marks) or (only and step not in only):
             continue
         files = any(isinstance(mark, _FileContents) for mark in marks)
 
         def value_of(value: Any, plain: Any, files: bool = files) -> Any:
             if isinstance(value, Settings):
-                return _keyed(value, step, known)
+                return _keyed(value, step, known, stage_key)
             if isinstance(value, list | tuple) and isinstance(plain, list) and len(value) == len(plain):
                 return [value_of(*pair) for pair in zip(value, plain, strict=True)]
             if isinstance(value, Mapping) and isinstance(plain, dict) and len(value) == len(plain):
@@ -141,21 +190,40 @@ def _keyed(config: Settings, step: str, known: set[str]) -> dict[str, Any]:
             if isinstance(value, Set) and isinstance(plain, list):
                 return sorted(plain, key=repr)
             if files and isinstance(value, str) and value.startswith("file:"):
-                return "file-sha256:" + file_sha256(Path(value.removeprefix("file:")).expanduser())
+                return "file-sha256:" + _checked_sha256(value)
+            if files and isinstance(value, str) and value.startswith(_STAGE) and stage_key is not None:
+                return "stage-key:" + stage_key(value.removeprefix(_STAGE))
             return plain
 
         result[name] = value_of(getattr(config, name), dumped[name])
     return result
 
 
-def weight_refs(config: Settings) -> Iterator[str]:
-    """Yields the weights that settings name (``timm:NAME``, ``file:PATH``, ``builtin:NAME``), those of sub-models too."""
+def weight_paths(config: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yields where settings name weights, and which: those of sub-models, lists and mappings too."""
     for name, field in type(config).model_fields.items():
-        value = getattr(config, name)
-        if isinstance(value, Settings):
-            yield from weight_refs(value)
-        elif isinstance(value, str) and any(isinstance(mark, _FileContents) for mark in _marks(field)):
-            yield value
+        files = any(isinstance(mark, _FileContents) for mark in _marks(field))
+        pending: list[tuple[tuple[str | int, ...], Any]] = [((name,), getattr(config, name))]
+        while pending:
+            path, value = pending.pop(0)
+            if isinstance(value, Settings):
+                yield from (((*path, *inner), ref) for inner, ref in weight_paths(value))
+            elif isinstance(value, Mapping):
+                pending += [((*path, key), item) for key, item in value.items()]
+            elif isinstance(value, list | tuple):
+                pending += [((*path, index), item) for index, item in enumerate(value)]
+            elif isinstance(value, str) and files:
+                yield path, value
+
+
+def weight_refs(config: Settings) -> Iterator[str]:
+    """Yields the weights that settings name, for example ``timm:NAME``; those of sub-models too."""
+    return (ref for _, ref in weight_paths(config))
+
+
+def stage_of(ref: str) -> str | None:
+    """Returns the id of the stage that a reference to weights names (``stage:NAME``), or None."""
+    return ref.removeprefix(_STAGE) if ref.startswith(_STAGE) else None
 
 
 def _only_for(field: FieldInfo) -> set[str]:

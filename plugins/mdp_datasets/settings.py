@@ -17,9 +17,10 @@ class ShapesConfig(DatasetConfig):
     """Split that the method learns from."""
     eval: Literal["train", "val"] | None = "val"
     """Split that the results are evaluated on; null: no evaluation."""
-    level: Literal["easy", "hard"] = "easy"
+    level: Literal["easy", "hard", "mixed"] = "easy"
     """easy: each class has its own range of colours, backgrounds are plain. hard: colours say nothing about the class,
-    backgrounds carry stripes, checks, dots or grain as the objects do."""
+    backgrounds carry stripes, checks, dots or grain as the objects do. mixed: the first scene of a split is easy, the second
+    hard, and so on in turns."""
     size: int = Field(128, ge=32, le=4096)
     """Side of the square images, in pixels."""
     train_images: int = Field(400, ge=1, le=1_000_000)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
 from mdp_core.api import Dataset, ImageRecord, Instances, LabelMap, Pixels, Source
 from mdp_datasets.places import unknown_split
-from mdp_datasets.scenes import KINDS, VERSION, Scene, scene
+from mdp_datasets.scenes import KINDS, VERSION, Level, Scene, scene
 from mdp_datasets.settings import ShapesConfig
 
 _SPLITS = ("train", "val")
+_TURNS: tuple[Level, Level] = ("easy", "hard")
 
 
 class Shapes(Dataset[ShapesConfig]):
@@ -36,7 +38,8 @@ class Shapes(Dataset[ShapesConfig]):
         low, high = config.objects
         for number in range(count):
             name = f"{split}/{number:05d}"
-            drawn = f"seed={config.seed} index={_index(name)} level={config.level} size={config.size} objects={low}-{high}"
+            level = _level(name, config.level)
+            drawn = f"seed={config.seed} index={_index(name)} level={level} size={config.size} objects={low}-{high}"
             yield Source(id=name, size=(config.size, config.size), content=f"shapes version={VERSION} {drawn}")
 
     def read(self, record: ImageRecord) -> Pixels:
@@ -64,7 +67,12 @@ class Shapes(Dataset[ShapesConfig]):
     def scene(self, record: ImageRecord) -> Scene:
         """Generates the scene of one record, image and ground truth together."""
         config = self.config
-        return scene(config.seed, _index(record.id), config.level, config.size, config.objects)
+        return scene(config.seed, _index(record.id), _level(record.id, config.level), config.size, config.objects)
+
+
+def _level(name: str, level: Literal["easy", "hard", "mixed"]) -> Level:
+    """Returns the level of one scene; those of ``mixed`` take turns."""
+    return _TURNS[int(name.partition("/")[2]) % len(_TURNS)] if level == "mixed" else level
 
 
 def _index(name: str) -> int:

@@ -4,6 +4,9 @@ The affinity of two patches, averaged over the heads, is a dot product of their 
 Σ_{i∈P'} A_ij = (Σ_{i∈P'} k_i) · k_j / |H|: time and memory are O(N · d), and the N × N matrix is never built.
 Dividing by |H| changes no sign and no order, and is left out.
 
+In a network with rotary positions CLS meets turned keys, as its attention does; affinities compare keys before the turn, so
+that they say what patches show and not where they are.
+
 Images are padded on the right and at the bottom with copies of their edge, by less than a patch. Every patch therefore shows
 some of the image, and all take part; what lies in the padding is cropped from the mask.
 """
@@ -19,11 +22,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from mdp_backbones.preprocess import in_batches, pad_to_multiple, read_ahead, resize, short_side_size, to_input
+from mdp_backbones.vit import VitReader
+from mdp_backbones.weights import load_vit
 from mdp_core.api import Bitmap, Context, GroupingPrior, Images, Instances, Pixels
 from mdp_dino.settings import DinoAffinityConfig
-from mdp_vit.preprocess import in_batches, pad_to_multiple, read_ahead, resize, short_side_size, to_input
-from mdp_vit.vit import VitFeatures
-from mdp_vit.weights import load_vit
 
 
 class DinoAffinity(GroupingPrior[DinoAffinityConfig]):
@@ -36,8 +39,11 @@ class DinoAffinity(GroupingPrior[DinoAffinityConfig]):
         self._warned = False
 
     @cached_property
-    def _vit(self) -> VitFeatures:
-        return load_vit(self.config.weights, self.context, arch=self.config.arch).features
+    def _vit(self) -> VitReader:
+        config = self.config
+        reader = load_vit(config.weights, self.context, arch=config.arch, precision=config.precision).reader
+        reader.require_cls()
+        return reader
 
     def mine(self, images: Images) -> Iterator[Instances]:
         """Yields one mask an image (score 1, label -1); none where no patch has a positive affinity to the source."""
@@ -55,11 +61,15 @@ class DinoAffinity(GroupingPrior[DinoAffinityConfig]):
         return pad_to_multiple(resize(pixels, height, width), self._vit.patch)
 
     def _patch_masks(self, batch: list[Pixels]) -> list[Bitmap]:
-        block = self._vit.last_block(to_input(batch, self._vit.device))
-        config = self.config
+        config, reader = self.config, self._vit
+        tensor = to_input(batch, reader.device, reader.normalisation)
+        block = reader.read(tensor, config.block, ("q", "k_rotary", config.facet))
+        queries, keys, features = block["q"].prefix[:, 0], block["k_rotary"].patches, block[config.facet].patches
         masks = []
-        for keys, query in zip(block.keys, block.query, strict=True):
-            mask, source = object_patches(keys, query, topk=config.topk, centre_keys=config.centre_keys)
+        for query, own_keys, own_features in zip(queries, keys, features, strict=True):
+            mask, source = object_patches(
+                own_keys, query, topk=config.topk, centre_keys=config.centre_keys, features=own_features
+            )
             grid = mask.cpu().numpy().reshape(block.grid)
             masks.append(component_of(grid, divmod(source, block.grid[1])) if config.component == "source" else grid)
         return masks
@@ -74,26 +84,31 @@ class DinoAffinity(GroupingPrior[DinoAffinityConfig]):
 
 
 @torch.inference_mode()
-def object_patches(keys: Tensor, query: Tensor, *, topk: float, centre_keys: bool = False) -> tuple[Tensor, int]:
+def object_patches(
+    keys: Tensor, query: Tensor, *, topk: float, centre_keys: bool = False, features: Tensor | None = None
+) -> tuple[Tensor, int]:
     """Selects the patches of the object that CLS attends to most (paper §3.2).
 
     Args:
         keys: float (N, d), patch keys with the heads concatenated.
         query: float (d,), the CLS query likewise.
         topk: Share of patches in the proposals P, in (0, 1]; k = ⌊topk · N⌋, at least 1.
-        centre_keys: Subtract the mean key first. The order of a_CLS does not change, the signs of A do.
+        centre_keys: Subtract the mean key (and the mean of ``features``) first. The order of a_CLS does not change, the signs
+            of A do.
+        features: float (N, any), what affinities compare instead of the keys.
 
     Returns:
         bool (N,), the mask M_s, and the index of the source patch s.
     """
+    features = keys if features is None else features
     if centre_keys:
-        keys = keys - keys.mean(dim=0)
+        keys, features = keys - keys.mean(dim=0), features - features.mean(dim=0)
     a_cls = keys @ query  # Eq. 1
     order = torch.argsort(a_cls, descending=True, stable=True)
     proposals = order[: max(1, int(topk * len(keys)))]
     source = int(order[0])
-    similar = proposals[keys[proposals] @ keys[source] > 0]  # P': Eq. 2 in row s
-    return keys @ keys[similar].sum(dim=0) > 0, source  # Σ_{i∈P'} A_ij > 0
+    similar = proposals[features[proposals] @ features[source] > 0]  # P': Eq. 2 in row s
+    return features @ features[similar].sum(dim=0) > 0, source  # Σ_{i∈P'} A_ij > 0
 
 
 def component_of(mask: Bitmap, source: tuple[int, int]) -> Bitmap:

@@ -1,4 +1,4 @@
-"""Clusterer ``kmeans``: CLS tokens of the masked objects, scaled, then k-means (MaskDistill, §3.2)."""
+"""Clusterer ``kmeans``: embeddings of the masked objects by a frozen network, scaled, then k-means (MaskDistill, §3.2)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mdp_backbones.preprocess import in_batches, pad_to_multiple, read_ahead, to_input
+from mdp_backbones.resnet import ResnetReader
+from mdp_backbones.vit import VitReader
+from mdp_backbones.weights import load_backbone
 from mdp_core.api import Clusterer, Images, Instances, Pixels, StageError
 from mdp_kmeans.lloyd import fit_centroids, nearest
 from mdp_kmeans.settings import KmeansConfig
 from mdp_kmeans.state import KmeansState, Scaling
 from mdp_kmeans.views import view_of
-from mdp_vit.preprocess import in_batches, pad_to_multiple, read_ahead, to_input
-from mdp_vit.vit import VitFeatures
-from mdp_vit.weights import load_vit
 
 Embedding = NDArray[np.float32]
 
@@ -28,27 +29,29 @@ class Kmeans(Clusterer[KmeansConfig]):
     Config = KmeansConfig
 
     @cached_property
-    def _vit(self) -> VitFeatures:
-        return load_vit(self.config.embed.weights, self.context, arch=self.config.embed.arch).features
+    def _reader(self) -> VitReader | ResnetReader:
+        embed = self.config.embed
+        return load_backbone(embed.weights, self.context, arch=embed.arch, precision=embed.precision).reader
 
     def embed(self, images: Images, instances: Sequence[Instances]) -> Iterator[Embedding]:
-        """Yields the CLS tokens of each image's masks: float32 (n_i, dim), row j for instance j; (0, dim) without masks."""
-        vit = self._vit
+        """Yields the embeddings of each image's masks: float32 (n_i, dim), row j for instance j; (0, dim) without masks."""
+        reader = self._reader
 
         def run(batch: list[Pixels]) -> list[Embedding]:
-            return list(vit.cls(to_input(batch, vit.device)).cpu().numpy())
+            return list(reader.embed(to_input(batch, reader.device, reader.normalisation)).cpu().numpy())
 
-        rows = in_batches(self._views(images, instances, vit.patch), run, self.config.embed.batch)
+        rows = in_batches(self._views(images, instances, reader), run, self.config.embed.batch)
         for one in instances:
-            yield np.array(list(islice(rows, len(one))), dtype=np.float32).reshape(len(one), vit.dim)
+            yield np.array(list(islice(rows, len(one))), dtype=np.float32).reshape(len(one), reader.dim)
 
-    def _views(self, images: Images, instances: Sequence[Instances], patch: int) -> Iterator[Pixels]:
+    def _views(self, images: Images, instances: Sequence[Instances], reader: VitReader | ResnetReader) -> Iterator[Pixels]:
+        colour = reader.normalisation.mean_pixel
         with_masks = (index for index, one in enumerate(instances) if len(one))
 
         def views(index: int) -> list[Pixels]:
             pixels, one = images.read(index), instances[index]
-            made = (view_of(pixels, one.mask(row), self.config.embed) for row in range(len(one)))
-            return [pad_to_multiple(view, patch) for view in made]
+            made = (view_of(pixels, one.mask(row), self.config.embed, colour) for row in range(len(one)))
+            return [pad_to_multiple(view, reader.multiple) for view in made]
 
         for made in read_ahead(views, with_masks):
             yield from made
@@ -69,7 +72,9 @@ class Kmeans(Clusterer[KmeansConfig]):
             )
         if not np.isfinite(embeddings).all():
             broken = int((~np.isfinite(embeddings).all(axis=1)).sum())
-            raise StageError(f"{broken} of {len(embeddings)} embeddings hold NaN or infinity", hint="check embed.weights")
+            raise StageError(
+                f"{broken} of {len(embeddings)} embeddings hold NaN or infinity", hint="check embed.weights and embed.precision"
+            )
         scaling = Scaling.fit(embeddings, config.normalise)
         points = scaling.apply(embeddings)
         centroids = fit_centroids(points, config, self.context.seed)

@@ -13,5 +13,5 @@ def mdp_register(registry: Registry) -> None:
         "kmeans",
         factory="mdp_kmeans.clusterer:Kmeans",
         config="mdp_kmeans.settings:KmeansConfig",
-        summary="k-means on a ViT's CLS tokens of the masked objects (MaskDistill §3.2).",
+        summary="k-means on a ViT's or ResNet's embeddings of the masked objects (MaskDistill §3.2).",
     )

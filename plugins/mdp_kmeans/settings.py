@@ -10,15 +10,23 @@ from mdp_core.api import NoEffect, OnlyFor, Settings, StageConfig, WeightsRef
 
 
 class EmbedConfig(Settings):
-    """How a mask becomes a vector: a view of the image, and the CLS token of a ViT for it."""
+    """How a mask becomes a vector: a view of the image, and what a network makes of it.
+
+    A ViT gives its CLS token after the final norm (one without CLS the mean of its patch tokens), a ResNet the global average of
+    its last map (C5).
+    """
 
     weights: WeightsRef = "timm:vit_small_patch8_224.dino"
-    """The ViT: timm:NAME, file:PATH (needs arch) or builtin:random (untrained; for trials)."""
+    """The network, a ViT or a ResNet: timm:NAME, file:PATH (needs arch where the file does not say it) or builtin:NAME
+    (builtin:random is untrained, for trials)."""
     arch: str | None = None
-    """timm architecture of file: weights, for example vit_small_patch8_224.dino."""
+    """timm architecture of file: weights, for example vit_small_patch8_224.dino, or resnet50 for MoCo's and SwAV's."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the network's arithmetic: bf16 and fp16 are faster on GPUs, with slightly different embeddings, which stay float32."""
     view: Literal["masked-crop", "crop", "masked-image"] = "masked-crop"
-    """masked-crop: the mask's box with all other pixels in ImageNet's mean colour; crop: the box with all its pixels, as the
-    authors' code does; masked-image: the whole image with all other pixels in the mean colour."""
+    """masked-crop: the mask's box with all other pixels in the mean colour of the network's normalisation (ImageNet's for most);
+    crop: the box with all its pixels, as the authors' code does; masked-image: the whole image with all other pixels in the
+    mean colour."""
     size: int = Field(224, ge=16)
     """Side of the square that each view is resized to, in pixels."""
     shape: Literal["pad", "squash"] = "pad"
@@ -37,9 +45,10 @@ class KmeansConfig(StageConfig):
     """How masks are embedded; changing anything else does not embed again."""
     clusters: Annotated[int, OnlyFor("fit")] = Field(20, ge=1, le=65534)
     """Number of clusters."""
-    normalise: Annotated[Literal["standardise-l2", "l2", "standardise", "none"], OnlyFor("fit")] = "standardise-l2"
+    normalise: Annotated[Literal["standardise-l2", "zscore-l2", "l2", "standardise", "none"], OnlyFor("fit")] = "standardise-l2"
     """What happens to embeddings first. standardise divides each dimension by its standard deviation over the training masks
-    (the mean is not subtracted, as in the authors' code); l2 scales each vector to length 1."""
+    (the mean is not subtracted, as in the authors' code); zscore subtracts the mean as well, for networks whose embeddings all
+    point one way, as a ResNet's do, which are averages of what a ReLU lets through; l2 scales each vector to length 1."""
     backend: Annotated[Literal["faiss", "sklearn-minibatch"], OnlyFor("fit")] = "faiss"
     """faiss: Lloyd's algorithm on all masks; sklearn-minibatch: mini batches of 1000, as the authors' code does."""
     restarts: Annotated[int, OnlyFor("fit")] = Field(10, ge=1)

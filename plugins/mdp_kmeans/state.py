@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-Normalise = Literal["standardise-l2", "l2", "standardise", "none"]
+Normalise = Literal["standardise-l2", "zscore-l2", "l2", "standardise", "none"]
 Embedding = NDArray[np.float32]
 
 
@@ -22,24 +22,29 @@ class Scaling:
     Attributes:
         normalise: Which of the steps are done.
         std: float32 (d,), what each dimension is divided by; ones where it is not.
+        mean: float32 (d,), what is subtracted before; zeros where nothing is.
     """
 
     normalise: Normalise
     std: Embedding
+    mean: Embedding
 
     @classmethod
     def fit(cls, embeddings: Embedding, normalise: Normalise) -> Scaling:
-        """Measures the standard deviations of float32 (n, d); a constant dimension is left as it is."""
-        std = np.ones(embeddings.shape[1], np.float32)
-        if normalise.startswith("standardise"):
+        """Measures what ``normalise`` needs of float32 (n, d); a constant dimension is not scaled."""
+        std: Embedding = np.ones(embeddings.shape[1], np.float32)
+        mean: Embedding = np.zeros_like(std)
+        if normalise.startswith("zscore"):
+            mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if normalise.startswith(("standardise", "zscore")):
             measured = embeddings.std(axis=0, dtype=np.float64).astype(np.float32)
             constant = np.ptp(embeddings, axis=0) == 0
             std = np.where(constant | (measured == 0), np.float32(1), measured)
-        return cls(normalise, std)
+        return cls(normalise, std, mean)
 
     def apply(self, embeddings: Embedding) -> Embedding:
-        """Scales float32 (n, d); a vector of zeros stays one."""
-        scaled = embeddings / self.std
+        """Scales float32 (n, d); a vector without length keeps none."""
+        scaled = (embeddings - self.mean) / self.std
         if self.normalise.endswith("l2"):
             length = np.linalg.norm(scaled, axis=1, keepdims=True)
             scaled = scaled / np.where(length == 0, np.float32(1), length)
@@ -54,8 +59,9 @@ class KmeansState:
     scaling: Scaling
 
     def save(self, folder: Path, *, objective: float, masks: int) -> None:
-        """Writes ``kmeans.safetensors`` (centroids, std) and ``kmeans.json`` (how they came about)."""
-        save_file({"centroids": self.centroids, "std": self.scaling.std}, folder / "kmeans.safetensors")
+        """Writes ``kmeans.safetensors`` (centroids, std, mean) and ``kmeans.json`` (how they came about)."""
+        arrays = {"centroids": self.centroids, "std": self.scaling.std, "mean": self.scaling.mean}
+        save_file(arrays, folder / "kmeans.safetensors")
         facts = {
             "clusters": len(self.centroids),
             "normalise": self.scaling.normalise,
@@ -66,7 +72,8 @@ class KmeansState:
 
     @classmethod
     def load(cls, folder: Path) -> KmeansState:
-        """Reads what ``save`` wrote."""
+        """Reads what ``save`` wrote, today or before it wrote ``mean``."""
         arrays = load_file(folder / "kmeans.safetensors")
         facts = json.loads((folder / "kmeans.json").read_text(encoding="utf-8"))
-        return cls(arrays["centroids"], Scaling(facts["normalise"], arrays["std"]))
+        std = arrays["std"]
+        return cls(arrays["centroids"], Scaling(facts["normalise"], std, arrays.get("mean", np.zeros_like(std))))

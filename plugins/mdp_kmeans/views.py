@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mdp_backbones.preprocess import fill_outside, resize
 from mdp_core.api import Bitmap, Pixels
 from mdp_kmeans.settings import EmbedConfig
-from mdp_vit.preprocess import MEAN_COLOUR, fill_outside, resize
 
+Colour = NDArray[np.uint8]
+"""A pixel, uint8 (3,)."""
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are exclusive."""
 
 
-def view_of(pixels: Pixels, mask: Bitmap, config: EmbedConfig) -> Pixels:
+def view_of(pixels: Pixels, mask: Bitmap, config: EmbedConfig, colour: Colour) -> Pixels:
     """Makes the view of one mask.
 
     Args:
         pixels: uint8 (H, W, 3).
         mask: bool (H, W). An empty mask has the whole image as its box.
         config: Says which view, how large, how it becomes square.
+        colour: What is outside the mask or the image has: the mean colour of the images that the network knows.
 
     Returns:
         uint8 (size, size, 3).
     """
     if config.view == "masked-image":
-        return to_square(fill_outside(pixels, mask), config)
+        return to_square(fill_outside(pixels, mask, colour), config, colour)
     x0, y0, x1, y1 = box_of(mask, config.margin)
     crop = pixels[y0:y1, x0:x1]
-    return to_square(fill_outside(crop, mask[y0:y1, x0:x1]) if config.view == "masked-crop" else crop, config)
+    if config.view == "masked-crop":
+        crop = fill_outside(crop, mask[y0:y1, x0:x1], colour)
+    return to_square(crop, config, colour)
 
 
 def box_of(mask: Bitmap, margin: float = 0.0) -> Box:
@@ -41,8 +47,8 @@ def box_of(mask: Bitmap, margin: float = 0.0) -> Box:
     return max(0, x0 - dx), max(0, y0 - dy), min(width, x1 + dx), min(height, y1 + dy)
 
 
-def to_square(pixels: Pixels, config: EmbedConfig) -> Pixels:
-    """Resizes uint8 (H, W, 3) to (size, size, 3), stretched or padded with the mean colour on both sides."""
+def to_square(pixels: Pixels, config: EmbedConfig, colour: Colour) -> Pixels:
+    """Resizes uint8 (H, W, 3) to (size, size, 3), stretched or padded with ``colour`` on both sides."""
     size = config.size
     if config.shape == "squash":
         return resize(pixels, size, size)
@@ -51,6 +57,6 @@ def to_square(pixels: Pixels, config: EmbedConfig) -> Pixels:
     inner = resize(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
     top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
     canvas = np.empty((size, size, 3), np.uint8)
-    canvas[:] = MEAN_COLOUR
+    canvas[:] = colour
     canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
     return canvas

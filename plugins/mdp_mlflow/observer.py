@@ -31,6 +31,7 @@ _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", 
 _BATCH = 200
 _SECONDS_BETWEEN_BATCHES = 5.0
 _PARAM_LENGTH = 5000
+_NAME_LENGTH = 250
 
 
 class MlflowObserver(Observer):
@@ -116,6 +117,8 @@ class MlflowObserver(Observer):
             file = run.folder / name
             if file.is_file():
                 self._client.log_artifact(self._parent, str(file))
+        for stage, weights in outcome.weights.items():
+            self._client.set_tag(self._parent, f"mdp.weights.{stage}", weights)
         if outcome.model is not None:
             self._client.set_tag(self._parent, "mdp.model", str(outcome.model))
         self._client.set_terminated(self._parent, _STATUS[outcome.status])
@@ -184,4 +187,7 @@ def flatten(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
 
 
 def _metric_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)
+    """Returns the nearest name that MLflow takes: letters, digits and ``_-./ :``, and the form of a relative path."""
+    plain = "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)
+    parts = [part if part.strip(".") else "_" * len(part) for part in plain.split("/") if part]
+    return "/".join(parts)[:_NAME_LENGTH].rstrip("/") or "_"

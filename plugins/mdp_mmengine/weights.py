@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from mdp_core.api import Listener, WeightsError, file_sha256
+from mdp_backbones.checkpoint import read_checkpoint
+from mdp_backbones.preprocess import IMAGENET, Normalisation
+from mdp_backbones.resnet_layouts import resnet_tensors
+from mdp_backbones.strict import load_strictly
+from mdp_core.api import Listener, WeightsError, file_sha256, weights_file
 from mdp_mmengine.models import Scope, build_model, merge, plain, without_sync
 
 __all__ = ["Published", "load_published", "load_resnet", "load_strictly", "publish"]
 
 State = dict[str, torch.Tensor]
 _WEIGHTS, _CONFIG = "model.safetensors", "model.json"
-_PREFIXES = ("module.encoder_q.", "module.base_encoder.", "backbone.", "module.")
-_HEADS = ("fc.", "head.", "classifier.", "last_linear.", "projector.", "predictor.")
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+"""timm's architectures that are the same networks as MM's ResNet; others may fit its tensors and yet compute something else."""
 
 
 @dataclass(frozen=True)
@@ -69,130 +70,85 @@ def load_published(folder: Path, device: str, overrides: Mapping[str, Any] | Non
     content = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     published = Published(content["scope"], merge(content["config"], overrides or {}), content["facts"])
     model = without_sync(build_model(published.config, published.scope))
-    load_strictly(model, _read_file(folder / _WEIGHTS), where=str(folder / _WEIGHTS))
+    load_strictly(model, read_checkpoint(folder / _WEIGHTS).content, where=str(folder / _WEIGHTS))
     model.to(torch.device(device))
     model.eval()
     return model, published
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], *, where: str) -> None:
-    """Loads a state dict of which every tensor must fit.
-
-    Raises:
-        WeightsError: Names the first missing, unexpected and misshapen keys, and how many there are.
-    """
-    wanted = module.state_dict()
-    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
-    problems = {
-        "missing": sorted(wanted.keys() - state.keys() - optional),
-        "unexpected": sorted(state.keys() - wanted.keys()),
-        "misshapen": [
-            f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
-            for name in sorted(wanted.keys() & state.keys())
-            if wanted[name].shape != state[name].shape
-        ],
-    }
-    if any(problems.values()):
-        told = [
-            f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})" for kind, keys in problems.items() if keys
-        ]
-        raise WeightsError(
-            f"{where} does not fit the network: {'; '.join(told)}", hint="are these weights of this architecture?"
-        )
-    module.load_state_dict({name: state.get(name, wanted[name]) for name in wanted})
-
-
 def load_resnet(parts: Mapping[str, nn.Module], ref: str, listener: Listener) -> None:
     """Loads ResNet weights into the parts of an MM model that make up the ResNet.
 
-    MM, torchvision, timm and MoCo name the tensors of a ResNet alike (``conv1, bn1, layer1.0.conv1 …``). Prefixes of
-    MoCo v2 (``module.encoder_q.``) and v3 (``module.base_encoder.``) are removed, classifier and projection heads dropped.
+    MM, torchvision, timm and the self-supervised methods name the tensors of a ResNet alike (``conv1, bn1, layer1.0.conv1 …``); what
+    is around them in each published layout, ``mdp_backbones.resnet_layouts`` knows. Heads are dropped, every other tensor must fit.
 
     Args:
         parts: Key prefix → module: ``{"": model.backbone}``, or for a C4 network
             ``{"": model.backbone, "layer4.": model.roi_head.shared_head.layer4}``.
-        ref: ``none`` (keep the random weights), ``file:PATH`` (.pth or .safetensors) or ``timm:NAME``.
-        listener: Is told the sha256 of the weights.
+        ref: ``none`` (keep the random weights), ``file:PATH`` (.pth or .safetensors, with or without ``#sha256=HEX``) or
+            ``timm:NAME``.
+        listener: Is told the sha256 of the file, and warned where they were trained with another normalisation than ImageNet's.
 
     Raises:
         WeightsError: The weights are missing, unreadable or not those of this ResNet.
     """
     if ref == "none":
         return
-    scheme, _, name = ref.partition(":")
-    if scheme == "file":
-        path = Path(name).expanduser()
-        state, digest = _read_file(path), file_sha256(path)
-    elif scheme == "timm":
-        state = _read_timm(name)
-        digest = _sha256(state)
-    else:
-        raise WeightsError(f"{ref}: backbone weights are written none, file:PATH or timm:NAME")
-    state = _resnet_keys(state)
+    found = _resnet(ref, listener)
     longest_first = sorted(parts, key=len, reverse=True)
     split: dict[str, State] = {prefix: {} for prefix in parts}
-    for key, value in state.items():
+    for key, value in found.tensors.items():
         prefix = next((prefix for prefix in longest_first if key.startswith(prefix)), None)
         if prefix is not None:
             split[prefix][key.removeprefix(prefix)] = value
     for prefix, module in parts.items():
         load_strictly(module, split[prefix], where=ref)
-    listener.note("backbone weights", f"{ref} sha256:{digest}")
+    listener.note("backbone weights", f"{ref} sha256:{found.sha256}")
+    if not _near(found.normalisation, IMAGENET):
+        listener.warn(
+            f"{ref} was trained on images normalised with mean {found.normalisation.mean} and std {found.normalisation.std}, "
+            "but this network normalises with ImageNet's: what its frozen layers see is not what they know"
+        )
 
 
-def _resnet_keys(state: State) -> State:
-    for prefix in _PREFIXES:
-        if any(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return {key: value for key, value in state.items() if not key.startswith(_HEADS)}
+@dataclass(frozen=True)
+class _Found:
+    tensors: State
+    normalisation: Normalisation
+    sha256: str
 
 
-def _read_file(path: Path) -> State:
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file of weights")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+def _resnet(ref: str, listener: Listener) -> _Found:
+    scheme, _, name = ref.partition(":")
+    if scheme == "file":
+        path, expected = weights_file(ref)
+        checkpoint = read_checkpoint(path, expected)
+        found = resnet_tensors(checkpoint.content, f"file:{path}")
+        if checkpoint.card is None:
+            return _Found(found.tensors, found.layout.normalisation, file_sha256(path))
+        _check_plain(checkpoint.card.arch, ref)
+        return _Found(found.tensors, checkpoint.card.normalisation, file_sha256(path))
+    if scheme != "timm":
+        raise WeightsError(f"{ref}: backbone weights are written none, file:PATH or timm:NAME")
+    from mdp_backbones.sources import timm_weights
+
+    weights = timm_weights(name)
+    _check_plain(name, ref)
+    if weights.cached() is None:
+        listener.warn(f"weights {ref} are not in the hub's cache and are being downloaded")
+    path = weights.fetch()
+    normalisation = Normalisation(tuple(weights.config.mean), tuple(weights.config.std))
+    return _Found(resnet_tensors(read_checkpoint(path).content, ref).tensors, normalisation, file_sha256(path))
+
+
+def _check_plain(arch: str, ref: str) -> None:
+    if arch.partition(".")[0] not in _RESNETS:
         raise WeightsError(
-            f"{path}: cannot be read as weights ({str(error).splitlines()[0]})",
-            hint="a .safetensors file, or a .pth that torch.load opens with weights_only=True; download it again if it was cut off",
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: holds {type(content).__name__}, not a state dict")
-    return {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+            f"{ref} is a {arch}, not a plain ResNet as the networks that are trained here have",
+            hint=f"use weights of {', '.join(_RESNETS)}, for example timm:resnet50.a1_in1k",
+        )
 
 
-def _read_timm(name: str) -> State:
-    import timm
-
-    if not timm.is_model(name):
-        raise WeightsError(f"timm:{name}: timm {timm.__version__} knows no such model", hint="for example timm:resnet50")
-    try:
-        return dict(timm.create_model(name, pretrained=True).state_dict())
-    except (OSError, RuntimeError, ValueError) as error:
-        pretrained = timm.models.get_pretrained_cfg(name)
-        source = pretrained.hf_hub_id if pretrained else None
-        where = f"https://huggingface.co/{source}/resolve/main/model.safetensors" if source else f"timm's page of {name}"
-        raise WeightsError(
-            f"timm:{name}: the pretrained weights are not on this machine and cannot be fetched ({type(error).__name__})",
-            hint=f"download {where} and write file:PATH, or copy the Hugging Face cache ({_hub_cache()}) from a machine that has them",
-        ) from error
-
-
-def _hub_cache() -> str:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return HF_HUB_CACHE
-
-
-def _sha256(state: State) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()
+def _near(one: Normalisation, other: Normalisation) -> bool:
+    """Whether no pixel differs by much more than rounding: SwAV's red has a deviation of 0.228, ImageNet's 0.229."""
+    return all(abs(a - b) <= 0.005 for a, b in zip((*one.mean, *one.std), (*other.mean, *other.std), strict=True))

@@ -7,8 +7,20 @@ from typing import Annotated, ClassVar
 import pytest
 from pydantic import Field, ValidationError
 
-from mdp_core.errors import PluginError
-from mdp_core.settings import NoEffect, OnlyFor, Settings, StageConfig, WeightsRef, file_sha256, step_settings
+from mdp_core.errors import PluginError, WeightsError
+from mdp_core.settings import (
+    NoEffect,
+    OnlyFor,
+    Settings,
+    StageConfig,
+    WeightsRef,
+    file_sha256,
+    stage_of,
+    step_settings,
+    weight_paths,
+    weight_refs,
+    weights_file,
+)
 
 STEPS = ("embed", "fit", "assign")
 
@@ -105,10 +117,67 @@ def test_files_count_by_their_contents_wherever_they_are_named(tmp_path: Path) -
     assert file_sha256(first) == hashlib.sha256(b"weights").hexdigest()
 
 
-@pytest.mark.parametrize("ref", ["vit", "http:x", "timm:", "file:/no/such/file"])
+@pytest.mark.parametrize("ref", ["vit", "http:x", "timm:", "stage:", "file:/no/such/file"])
 def test_weights_that_are_none(ref: str) -> None:
     with pytest.raises(ValidationError, match=r"weights are written timm:NAME|no such file: /no/such/file"):
         Weights(one=ref)
+
+
+def test_weights_of_a_stage_count_by_the_key_of_its_training() -> None:
+    config = Weights(one="stage:a", maybe="stage:b", many=("timm:x", "stage:a"), named={"n": "stage:b"}, note="stage:c")
+    asked = []
+
+    def key(stage: str) -> str:
+        asked.append(stage)
+        return f"key of {stage}"
+
+    assert step_settings(config, "fit", ("fit",), key) == {
+        "one": "stage-key:key of a",
+        "maybe": "stage-key:key of b",
+        "many": ["timm:x", "stage-key:key of a"],
+        "named": {"n": "stage-key:key of b"},
+        "note": "stage:c",
+    }
+    assert set(asked) == {"a", "b"}
+
+
+def test_only_the_step_that_reads_weights_asks_for_their_key() -> None:
+    class Reader(Settings):
+        weights: WeightsRef = "stage:a"
+        cached: Annotated[WeightsRef, NoEffect] = "stage:b"
+
+    class Two(StageConfig):
+        embed: Reader = Reader()
+
+    asked: list[str] = []
+    step_settings(Two(), "fit", STEPS, lambda stage: asked.append(stage) or "")  # type: ignore[func-returns-value]
+    assert asked == []
+    step_settings(Two(), "embed", STEPS, lambda stage: asked.append(stage) or "")  # type: ignore[func-returns-value]
+    assert asked == ["a"]
+
+
+def test_where_settings_name_weights() -> None:
+    class Inner(Settings):
+        weights: WeightsRef = "timm:inner"
+
+    class Outer(StageConfig):
+        one: WeightsRef = "stage:a"
+        none: WeightsRef | None = None
+        text: str = "timm:no weights"
+        inner: Inner = Inner()
+        inners: tuple[Inner, ...] = (Inner(), Inner(weights="timm:second"))
+        named: dict[str, WeightsRef] = Field(default_factory=lambda: {"n": "builtin:x"})
+
+    found = dict(weight_paths(Outer()))
+    assert found == {
+        ("one",): "stage:a",
+        ("inner", "weights"): "timm:inner",
+        ("inners", 0, "weights"): "timm:inner",
+        ("inners", 1, "weights"): "timm:second",
+        ("named", "n"): "builtin:x",
+    }
+    assert list(weight_refs(Outer())) == list(found.values())
+    assert [stage_of(ref) for ref in ("stage:a", "timm:stage:a")] == ["a", None]
 
 
 def test_keys_do_not_depend_on_the_process() -> None:
@@ -129,3 +198,18 @@ def test_settings_are_strangers_to_unknown_keys_and_to_change() -> None:
         Config(clustres=3)  # type: ignore[call-arg]
     with pytest.raises(ValidationError, match="frozen"):
         Config().clusters = 3  # type: ignore[misc]
+
+
+def test_a_hash_after_a_path_is_checked_and_is_in_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    pinned = Weights(one=f"file:{path}#sha256={sha256.upper()}")
+    assert weights_file(pinned.one) == (path, sha256)
+    assert weights_file("file:a#b.pth") == (Path("a#b.pth"), None)
+    assert step_settings(pinned, "fit", ("fit",)) == step_settings(Weights(one=f"file:{path}"), "fit", ("fit",))
+    path.write_bytes(b"others")
+    with pytest.raises(WeightsError, match=rf"a\.pth: its sha256 is [0-9a-f]{{64}}, not {sha256}"):
+        step_settings(pinned, "fit", ("fit",))
+    with pytest.raises(ValidationError, match="expected 64 hexadecimal digits after #sha256=, got 'abc'"):
+        Weights(one=f"file:{path}#sha256=abc")

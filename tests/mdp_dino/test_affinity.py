@@ -6,30 +6,40 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mdp_core.api import Context, ImageRecord, Images, Silence, read_image
+from mdp_backbones.preprocess import HALF, IMAGENET, Normalisation, pad_to_multiple, resize, to_input
+from mdp_backbones.random_vit import random_vit
+from mdp_backbones.vit import VitReader
+from mdp_core.api import Context, ImageRecord, Images, Silence, StageError, WeightsError, read_image
+from mdp_core.settings import step_settings
 from mdp_dino.affinity import DinoAffinity, component_of, object_patches, to_pixels
 from mdp_dino.settings import DinoAffinityConfig
 
 
-def literal_mask(q_cls: np.ndarray, k: np.ndarray, topk: float, centre: bool) -> tuple[np.ndarray, int, float]:
-    """§3.2 as printed: q_cls (heads, d), k (heads, N, d) in float64.
+def literal_mask(
+    q_cls: np.ndarray, k: np.ndarray, topk: float, centre: bool, compared: np.ndarray | None = None
+) -> tuple[np.ndarray, int, float]:
+    """§3.2 as printed: q_cls (heads, d), k (heads, N, d) in float64; affinities of ``compared`` (heads or 1, N, any) or of k.
 
     Returns M_s (N,), s, and the smallest distance of any decision to its tie (relative to the size of the terms).
     """
     heads, patches = k.shape[:2]
+    compared = k if compared is None else compared
     if centre:
-        k = k - k.mean(axis=1, keepdims=True)
+        k, compared = k - k.mean(axis=1, keepdims=True), compared - compared.mean(axis=1, keepdims=True)
     a_cls = np.zeros(patches)
     a = np.zeros((patches, patches))
     for h in range(heads):
         a_cls += q_cls[h] @ k[h].T / heads
-        a += k[h] @ k[h].T / heads
+    for one in compared:
+        a += one @ one.T / len(compared)
     ranking = sorted(range(patches), key=lambda j: -a_cls[j])
     count = max(1, int(topk * patches))
     s = ranking[0]
@@ -80,6 +90,13 @@ def test_equals_the_paper_with_full_matrices(*, seed, heads, dim, grid_size, top
     assert found == source
     assert mask.numpy().tolist() == wanted.tolist()
     assert mask[source]
+    compared = random.normal(size=(heads, patches, dim + 1)) + shift
+    other, source, gap = literal_mask(q, k, topk, centre, compared)
+    if gap > 1e-9:
+        features = torch.from_numpy(compared).permute(1, 0, 2).flatten(1)
+        assert (
+            object_patches(keys, query, topk=topk, centre_keys=centre, features=features)[0].numpy().tolist() == other.tolist()
+        )
     at = divmod(source, columns)
     grid = mask.numpy().reshape(rows, columns)
     assert component_of(grid, at).tolist() == literal_component(grid, at).tolist()
@@ -128,15 +145,29 @@ def blobs(height: int, width: int, seed: int) -> np.ndarray:
     return np.clip(pixels + random.normal(0, 6, pixels.shape), 0, 255).astype(np.uint8)
 
 
-def mine(images: Images, listener: Heard | None = None, **settings):
+def prior_of(listener: Heard | None = None, reader: VitReader | None = None, **settings) -> DinoAffinity:
     config = DinoAffinityConfig(**{"weights": "builtin:random", "short_side": 96, "centre_keys": True, **settings})
-    return list(DinoAffinity(config, Context(listener=listener or Heard())).mine(images))
+    prior = DinoAffinity(config, Context(listener=listener or Heard()))
+    if reader is not None:
+        prior.__dict__["_vit"] = reader  # instead of loading weights
+    return prior
 
 
-def literal_mine(pixels: np.ndarray, short_side: int, component: str, centre: bool) -> tuple[np.ndarray, float]:
+def mine(images: Images, listener: Heard | None = None, reader: VitReader | None = None, **settings):
+    return list(prior_of(listener, reader, **settings).mine(images))
+
+
+def literal_mine(
+    pixels: np.ndarray,
+    short_side: int,
+    *,
+    component: str = "source",
+    centre: bool = True,
+    block: int = -1,
+    facet: str = "k",
+    normalisation: Normalisation = IMAGENET,
+) -> tuple[np.ndarray, float]:
     """One image through the whole network with hooks, then the paper's matrices, then pixels one by one."""
-    from mdp_vit.random_vit import random_vit
-
     height, width = pixels.shape[:2]
     factor = short_side / min(height, width)
     size = [
@@ -153,13 +184,15 @@ def literal_mine(pixels: np.ndarray, short_side: int, component: str, centre: bo
     model.dynamic_img_size = False
     model.patch_embed.flatten, model.patch_embed.output_fmt = True, "NCHW"
     caught = {}
-    model.blocks[-1].attn.qkv.register_forward_hook(lambda _m, _i, out: caught.update(qkv=out))
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    tensor = torch.from_numpy(((padded / 255 - mean) / std).transpose(2, 0, 1)[None]).float()
+    model.blocks[block].attn.qkv.register_forward_hook(lambda _m, _i, out: caught.update(qkv=out))
+    model.blocks[block].register_forward_hook(lambda _m, _i, out: caught.update(tokens=out))
+    scaled = (padded / 255 - np.array(normalisation.mean)) / np.array(normalisation.std)
+    tensor = torch.from_numpy(scaled.transpose(2, 0, 1)[None]).float()
     with torch.no_grad():
         model(tensor)
-    q, k, _ = caught["qkv"][0].reshape(-1, 3, 3, 64).permute(1, 2, 0, 3).double().numpy()
-    mask, source, gap = literal_mask(q[:, 0], k[:, 1:], 0.4, centre)
+    q, k, v = caught["qkv"][0].reshape(-1, 3, 3, 64).permute(1, 2, 0, 3).double().numpy()
+    compared = {"q": q, "k": k, "v": v, "tokens": caught["tokens"].double().numpy()}[facet]
+    mask, source, gap = literal_mask(q[:, 0], k[:, 1:], 0.4, centre, compared[:, 1:])
     grid = mask.reshape(rows, columns)
     if component == "source":
         grid = literal_component(grid, divmod(source, columns))
@@ -186,7 +219,7 @@ def test_photographs_equal_the_literal_method(component, centre):
     arrays = photographs(10)
     mined = mine(images_of(arrays), component=component, centre_keys=centre, short_side=128)
     for pixels, found in zip(arrays, mined, strict=True):
-        wanted, gap = literal_mine(pixels, 128, component, centre)
+        wanted, gap = literal_mine(pixels, 128, component=component, centre=centre)
         assert gap > 1e-5  # no decision is a near tie, so float32 and float64 agree
         assert (found.to_masks().any(axis=0) == wanted).all()
 
@@ -194,10 +227,114 @@ def test_photographs_equal_the_literal_method(component, centre):
 def test_drawn_scenes_equal_the_literal_method():
     arrays = [blobs(70, 110, seed) for seed in range(4)] + [blobs(111, 64, 4)]
     for pixels, found in zip(arrays, mine(images_of(arrays)), strict=True):
-        wanted, _gap = literal_mine(pixels, 96, "source", True)
+        wanted, _gap = literal_mine(pixels, 96)
         assert (found.mask(0) == wanted).all()
         assert found.scores.tolist() == [1.0]
         assert found.labels.tolist() == [-1]
+
+
+@pytest.mark.parametrize("facet", ["k", "q", "v", "tokens"])
+@pytest.mark.parametrize("block", [-1, 1])
+def test_block_and_facet_say_what_is_compared(block, facet):
+    arrays = [blobs(70, 110, seed) for seed in range(3)]
+    found = mine(images_of(arrays), block=block, facet=facet)
+    wanted = [literal_mine(pixels, 96, block=block, facet=facet) for pixels in arrays]
+    decided = [(one, mask) for one, (mask, gap) in zip(found, wanted, strict=True) if gap > 1e-5]
+    assert decided
+    for one, mask in decided:
+        assert (one.to_masks().any(axis=0) == mask).all()
+
+
+def test_blocks_and_facets_give_different_masks():
+    images = images_of([blobs(70, 110, seed) for seed in range(6)])
+    masks = [
+        tuple(mine(images, block=block, facet=facet)[n].to_masks().tobytes() for n in range(6))
+        for block, facet in ((-1, "k"), (0, "k"), (-1, "v"), (-1, "tokens"))
+    ]
+    assert len(set(masks)) == 4
+
+
+def test_a_block_that_is_not_there_is_an_error():
+    with pytest.raises(StageError, match="no block 4 in a network of 4"):
+        mine(images_of([blobs(64, 64, 0)]), block=4)
+
+
+def test_pixels_are_normalised_as_the_network_wants_them():
+    arrays = [blobs(70, 110, seed) for seed in range(6)]
+    found = mine(images_of(arrays), reader=VitReader(random_vit().eval(), HALF))
+    for pixels, one in zip(arrays, found, strict=True):
+        wanted, gap = literal_mine(pixels, 96, normalisation=HALF)
+        assert (one.mask(0) == wanted).all() or gap < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_gives_nearly_the_same_masks(precision):
+    images = images_of([blobs(70, 110, seed) for seed in range(6)])
+    for half, full in zip(mine(images, precision=precision), mine(images), strict=True):
+        assert (half.mask(0) == full.mask(0)).mean() > 0.9
+
+
+def test_precision_is_part_of_the_key():
+    keys = [step_settings(DinoAffinityConfig(precision=name), "mine", ["mine"]) for name in ("fp32", "bf16")]
+    assert keys[0] != keys[1]
+
+
+def rotary_network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "vit_small_patch16_dinov3", embed_dim=48, depth=2, num_heads=3, num_classes=0, dynamic_img_size=True
+    )
+    for parameter in model.requires_grad_(False).parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def test_rotary_positions_turn_what_cls_attends_to_and_not_what_is_compared(monkeypatch):
+    random = np.random.default_rng(0)
+    reader, arrays = VitReader(rotary_network()), [random.integers(0, 256, (70, 110, 3), dtype=np.uint8) for _ in range(8)]
+    seen, real = {}, torch.nn.functional.scaled_dot_product_attention
+    reader.model.blocks[-1].attn.k_norm.register_forward_hook(lambda _m, _i, out: seen.update(plain=out[0, :, 5:]))
+
+    def spy(q, k, v, **kwargs):
+        seen.update(query=q[0, :, 0], turned=k[0, :, 5:])
+        return real(q, k, v, **kwargs)
+
+    masks = {"right": [], "nothing turned": [], "all turned": []}
+    for pixels in arrays:
+        padded = pad_to_multiple(resize(pixels, 96, 150), 16)
+        with monkeypatch.context() as patch, torch.no_grad():
+            patch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+            reader.model(to_input([padded], reader.device))
+        query, turned, plain = (seen[name].double().numpy() for name in ("query", "turned", "plain"))
+        for name, keys, compared in (
+            ("right", turned, plain),
+            ("nothing turned", plain, plain),
+            ("all turned", turned, turned),
+        ):
+            mask, source, gap = literal_mask(query, keys, 0.1, True, compared)
+            assert gap > 1e-5
+            grid = literal_component(mask.reshape(6, 10), divmod(source, 10))
+            masks[name].append(to_pixels(grid, 16, (96, 150), (70, 110)).tolist())
+    found = [one.mask(0).tolist() for one in mine(images_of(arrays), reader=reader, topk=0.1)]
+    assert found == masks["right"]
+    assert found != masks["nothing turned"]
+    assert found != masks["all turned"]
+
+
+def test_a_network_without_cls_is_refused(monkeypatch):
+    without = VisionTransformer(
+        img_size=32,
+        patch_size=8,
+        embed_dim=24,
+        depth=1,
+        num_heads=2,
+        class_token=False,
+        global_pool="avg",
+        dynamic_img_size=True,
+    )
+    monkeypatch.setattr("mdp_backbones.build.random_vit", lambda: without)
+    with pytest.raises(WeightsError, match="no CLS token"):
+        mine(images_of([blobs(64, 64, 0)]))
 
 
 def test_neither_batch_size_nor_company_matters():
@@ -260,11 +397,8 @@ def test_no_matrix_of_patches_by_patches_is_made():
 
 def test_network_makes_no_matrix_of_patches_by_patches():
     """Attention itself is torch's fused operator; beyond it nothing may grow with N²."""
-    from mdp_vit.random_vit import random_vit
-    from mdp_vit.vit import VitFeatures
-
-    features = VitFeatures(random_vit().eval())
+    reader = VitReader(random_vit().eval())
     patches = 64 * 64
     with torch.no_grad(), LargestOutput() as largest:
-        features.last_block.__wrapped__(features, torch.zeros(1, 3, 512, 512))
+        VitReader.read.__wrapped__(reader, torch.zeros(1, 3, 512, 512), facets=("q", "k_rotary", "k"))
     assert 0 < largest.elements < 3 * patches**2 / 4  # the MLP's hidden layer: N · 768

@@ -1,25 +1,29 @@
 """Embedding rows, fitting, assigning."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 from sklearn.cluster import KMeans
+from torch import nn
 
+from mdp_backbones.preprocess import IMAGENET, to_input
+from mdp_backbones.random_vit import random_vit
 from mdp_core.api import Context, ImageRecord, Images, Instances, Silence, StageError
 from mdp_kmeans.clusterer import Kmeans
 from mdp_kmeans.lloyd import fit_centroids, nearest
 from mdp_kmeans.settings import EmbedConfig, KmeansConfig
 from mdp_kmeans.state import Scaling
 from mdp_kmeans.views import view_of
-from mdp_vit.preprocess import to_input
-from mdp_vit.random_vit import random_vit
 
 BACKENDS = ["faiss", "sklearn-minibatch"]
-NORMALISE = ["standardise-l2", "l2", "standardise", "none"]
+NORMALISE = ["standardise-l2", "zscore-l2", "l2", "standardise", "none"]
 
 
 class Heard(Silence):
@@ -97,15 +101,14 @@ def test_assigning_equals_a_literal_loop(tmp_path, normalise):
     heard = Heard()
     stage = kmeans(heard, normalise=normalise)
     clusters = stage.fit(points, tmp_path)
-    from safetensors.numpy import load_file
-
     centroids = load_file(tmp_path / "kmeans.safetensors")["centroids"]
-    std = points.astype(np.float64).std(axis=0)
+    mean, std = points.astype(np.float64).mean(axis=0), points.astype(np.float64).std(axis=0)
     fresh, _ = blobs(seed=9)
     labels, objective = stage.assign(tmp_path, fresh), 0.0
     for array, check in ((fresh, labels), (points, None)):
         for row, point in enumerate(array.astype(np.float64)):
-            scaled = point / std if normalise.startswith("standardise") else point
+            scaled = point - mean if normalise.startswith("zscore") else point
+            scaled = scaled / std if normalise.startswith(("standardise", "zscore")) else scaled
             scaled = scaled / np.sqrt((scaled**2).sum()) if normalise.endswith("l2") else scaled
             squared = ((centroids - scaled) ** 2).sum(axis=1)
             if check is None:
@@ -182,7 +185,7 @@ def test_row_j_of_image_i_is_the_cls_token_of_its_view(view, batch):
     for array, one, row in zip(arrays, instances, rows, strict=True):
         assert row.dtype == np.float32
         for index in range(len(one)):
-            square = np.pad(view_of(array, one.mask(index), embed), ((0, 4), (0, 4), (0, 0)), mode="edge")
+            square = np.pad(view_of(array, one.mask(index), embed, IMAGENET.mean_pixel), ((0, 4), (0, 4), (0, 0)), mode="edge")
             positions = model.pos_embed[:, 1:].unflatten(1, (16, 16)).permute(0, 3, 1, 2)
             positions = torch.nn.functional.interpolate(positions, size=(5, 5), mode="bicubic").flatten(2).transpose(1, 2)
             patches = model.patch_embed(to_input([square], torch.device("cpu"))).flatten(1, 2) + positions
@@ -191,6 +194,80 @@ def test_row_j_of_image_i_is_the_cls_token_of_its_view(view, batch):
                 wanted = model.norm(model.blocks(tokens))[0, 0].numpy()
             np.testing.assert_allclose(row[index], wanted, rtol=1e-4, atol=1e-5)
     assert not np.allclose(rows[2][0], rows[2][1])
+
+
+def swav_resnet18(path: Path) -> nn.Module:
+    """Writes a checkpoint in SwAV's layout, whose normalisation is not quite ImageNet's; returns torchvision's network of it."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(weights=None).eval()
+    model.fc = nn.Identity()
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save({**state, "module.prototypes.weight": torch.ones(3, 8)}, path)
+    return model
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_resnet_embeds_views_of_any_size(tmp_path, batch):
+    model = swav_resnet18(tmp_path / "swav.pth")
+    images, instances, arrays = scenes()
+    embed = EmbedConfig(weights=f"file:{tmp_path / 'swav.pth'}", arch="resnet18", size=37, batch=batch)
+    rows = list(kmeans(embed=embed).embed(images, instances))
+    assert [row.shape for row in rows] == [(0, 512), (1, 512), (3, 512), (2, 512)]
+    for array, one, row in zip(arrays, instances, rows, strict=True):
+        for index in range(len(one)):
+            view = view_of(array, one.mask(index), embed, np.array([124, 116, 104], np.uint8)).astype(np.float64) / 255
+            pixels = (view - [0.485, 0.456, 0.406]) / [0.228, 0.224, 0.225]
+            with torch.no_grad():
+                wanted = model(torch.from_numpy(pixels).float().permute(2, 0, 1)[None])[0].numpy()
+            np.testing.assert_allclose(row[index], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_resnet_clusters_objects_of_two_kinds_end_to_end(tmp_path):
+    """Bright red and dark blue discs: even random filters tell them apart."""
+    swav_resnet18(tmp_path / "swav.pth")
+    random = np.random.default_rng(0)
+    arrays, masks, kinds = [], [], []
+    for index in range(8):
+        array = random.integers(90, 110, (48, 48, 3), dtype=np.uint8)
+        y, x = np.ogrid[:48, :48]
+        discs = np.stack([(y - cy) ** 2 + (x - cx) ** 2 < 81 for cy, cx in random.integers(10, 38, (2, 2))])
+        for kind, disc in enumerate(discs):
+            array[disc] = (250, 60, 40) if (kind + index) % 2 else (10, 20, 120)
+            kinds.append((kind + index) % 2)
+        arrays.append(array)
+        masks.append(Instances.from_masks(discs & (np.arange(2)[:, None, None] == np.where(discs[1], 1, 0))))
+    images = Images([ImageRecord(str(i), 48, 48) for i in range(8)], lambda record: arrays[int(record.id)])
+    embed = {"weights": f"file:{tmp_path / 'swav.pth'}", "arch": "resnet18", "size": 64}
+    heard = Heard()
+    stage = kmeans(heard, embed=embed, clusters=2, normalise="zscore-l2")
+    embeddings = np.concatenate(list(stage.embed(images, masks)))
+    assert stage.fit(embeddings, tmp_path) == 2
+    labels = stage.assign(tmp_path, embeddings)
+    assert len(set(zip(labels.tolist(), kinds, strict=True))) == 2
+    assert "sha256:" in heard.notes["weights"]
+
+
+def test_half_precision_changes_embeddings_a_little():
+    images, instances, _ = scenes()
+    exact, half = (
+        np.concatenate(
+            list(kmeans(embed={"weights": "builtin:random", "size": 32, "precision": precision}).embed(images, instances))
+        )
+        for precision in ("fp32", "bf16")
+    )
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - exact).max() < 0.1
+
+
+def test_states_stored_before_there_was_a_mean_are_read(tmp_path):
+    points, _ = blobs()
+    stage = kmeans()
+    stage.fit(points, tmp_path)
+    before = stage.assign(tmp_path, points)
+    arrays = load_file(tmp_path / "kmeans.safetensors")
+    assert not arrays.pop("mean").any()
+    save_file(arrays, tmp_path / "kmeans.safetensors")
+    assert (stage.assign(tmp_path, points) == before).all()
 
 
 def test_no_images_at_all():

@@ -18,6 +18,8 @@ def test_steps_depend_on_their_own_settings_only():
     assert step_settings(base, "embed", STEPS) != step_settings(other, "embed", STEPS)
     assert step_settings(base, "fit", STEPS) == step_settings(other, "fit", STEPS)
     assert step_settings(base, "embed", STEPS) == step_settings(KmeansConfig(embed=EmbedConfig(batch=1)), "embed", STEPS)
+    half = KmeansConfig(embed=EmbedConfig(precision="bf16"))
+    assert step_settings(base, "embed", STEPS) != step_settings(half, "embed", STEPS)
 
 
 def test_registering_and_settings_import_nothing_heavy():

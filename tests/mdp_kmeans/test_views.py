@@ -9,6 +9,7 @@ from mdp_kmeans.settings import EmbedConfig
 from mdp_kmeans.views import box_of, to_square, view_of
 
 MEAN = [124, 116, 104]
+COLOUR = np.array(MEAN, np.uint8)
 
 
 def picture() -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +26,7 @@ def picture() -> tuple[np.ndarray, np.ndarray]:
 
 def test_masked_crop_is_the_box_with_the_mean_colour_outside_the_mask():
     pixels, mask = picture()
-    view = view_of(pixels, mask, EmbedConfig(view="masked-crop", size=20))
+    view = view_of(pixels, mask, EmbedConfig(view="masked-crop", size=20), COLOUR)
     inside = mask[5:25, 10:30]
     assert (view[inside] == pixels[5:25, 10:30][inside]).all()
     assert (view[~inside] == MEAN).all()
@@ -34,12 +35,12 @@ def test_masked_crop_is_the_box_with_the_mean_colour_outside_the_mask():
 
 def test_crop_is_the_box_with_all_its_pixels():
     pixels, mask = picture()
-    assert (view_of(pixels, mask, EmbedConfig(view="crop", size=20)) == pixels[5:25, 10:30]).all()
+    assert (view_of(pixels, mask, EmbedConfig(view="crop", size=20), COLOUR) == pixels[5:25, 10:30]).all()
 
 
 def test_masked_image_is_the_whole_image_with_the_mean_colour_outside_the_mask():
     pixels, mask = picture()
-    view = view_of(pixels, mask, EmbedConfig(view="masked-image", size=60))
+    view = view_of(pixels, mask, EmbedConfig(view="masked-image", size=60), COLOUR)
     assert (view[10:50][mask] == pixels[mask]).all()
     assert (view[10:50][~mask] == MEAN).all()
     assert (view[:10] == MEAN).all()
@@ -48,17 +49,17 @@ def test_masked_image_is_the_whole_image_with_the_mean_colour_outside_the_mask()
 
 def test_pad_keeps_proportions_and_squash_stretches():
     bar = np.zeros((4, 16, 3), np.uint8)
-    padded = to_square(bar, EmbedConfig(size=32))
+    padded = to_square(bar, EmbedConfig(size=32), COLOUR)
     black = (padded == 0).all(axis=2)
     assert black.sum(axis=0).tolist() == [8] * 32
     assert np.flatnonzero(black[:, 0]).tolist() == list(range(12, 20))
     assert (padded[~black] == MEAN).all()
-    assert not to_square(bar, EmbedConfig(size=32, shape="squash")).any()
+    assert not to_square(bar, EmbedConfig(size=32, shape="squash"), COLOUR).any()
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["pad", "squash"]), st.sampled_from([16, 33]))
 def test_every_view_is_square(height, width, shape, size):
-    view = to_square(np.zeros((height, width, 3), np.uint8), EmbedConfig(size=size, shape=shape))
+    view = to_square(np.zeros((height, width, 3), np.uint8), EmbedConfig(size=size, shape=shape), COLOUR)
     assert view.shape == (size, size, 3)
     assert view.dtype == np.uint8
 
@@ -71,4 +72,4 @@ def test_boxes_and_margins(margin, wanted):
 def test_an_empty_mask_has_the_whole_image_as_its_box():
     pixels, mask = picture()
     assert box_of(np.zeros_like(mask), 0.5) == (0, 0, 60, 40)
-    assert (view_of(pixels, np.zeros_like(mask), EmbedConfig(size=16)) == MEAN).all()
+    assert (view_of(pixels, np.zeros_like(mask), EmbedConfig(size=16), COLOUR) == MEAN).all()

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mdp_mlflow.observer import flatten, open_store, sweep_dead_runs
+from mdp_core.api import RunInfo, RunOutcome, StepInfo, StepResult
+from mdp_mlflow.observer import MlflowObserver, flatten, open_store, sweep_dead_runs
 from mdp_mlflow.settings import MlflowConfig
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
@@ -54,6 +55,64 @@ def test_a_run_is_a_parent_with_a_child_a_step(mdp: Call, tmp_path: Path) -> Non
     again = [r for r in client.search_runs([experiment]) if r.info.run_id not in {x.info.run_id for x in runs}]
     assert len(again) == 1, "hits have no child of their own"
     assert again[0].data.tags["mdp.step.detector.fit"] == "hit"
+
+
+def test_a_pretraining_leaves_curves_picture_and_the_place_of_its_weights(mdp: Call, tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(
+        "name: own\ndata: {use: shapes, size: 48, train_images: 4, val_images: 2}\n"
+        "pipeline: {pretrainer: {use: mean, iters: 6}, prior: {use: bright, weights: stage:pretrainer}}\n"
+    )
+    done = mdp("pretrain", "own.yaml", "--plugin", str(TESTS / "toy_method.py"))
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    client, experiment = store(tmp_path / ".mdp")
+    runs = {r.info.run_name: r for r in client.search_runs([experiment])}
+    record = json.loads(next((tmp_path / ".mdp" / "runs").iterdir()).joinpath("run.json").read_text())
+    child, parent = runs["pretrainer.fit"], runs[record["id"]]
+    curve = client.get_metric_history(child.info.run_id, "knn_5 ___")
+    assert [(m.step, m.value) for m in curve] == [(n, 10.0 * n) for n in range(1, 7)]
+    assert len(client.get_metric_history(child.info.run_id, "loss")) == 6
+    made = record["results"]["weights"]["pretrainer"]
+    assert child.data.tags["mdp.note.backbone"] == f"sha256:{made['sha256']}"
+    assert parent.data.tags["mdp.weights.pretrainer"] == f"{tmp_path / '.mdp' / made['file']} sha256:{made['sha256']}"
+    names = {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert names == {"pretrainer-curve.png", "pretrainer-log.jsonl", "run.json", "recipe.resolved.json"}
+
+
+NAMES = [
+    "loss",
+    "k-NN @ 20 (%)",
+    "a//b",
+    "/lr",
+    "./x",
+    "../y",
+    "..",
+    "",
+    "verlust/größe",
+    "x" * 300,
+    "tail/" + "y" * 244 + "/z",
+]
+
+
+def test_thousands_of_points_of_any_name_arrive(tmp_path: Path) -> None:
+    observer = MlflowObserver(MlflowConfig())
+    step = StepInfo("pretrainer.fit", "pretrainer", "fit", "dino", "key", "iterations")
+    run = RunInfo("id", "name", tmp_path, tmp_path, 0, {"name": "x"}, (step,))
+    observer.mdp_run_started(run)
+    observer.mdp_step_started(run, step)
+    for iteration in range(1, 3001):
+        observer.mdp_step_progress(step, iteration, {"loss": 1 / iteration, "accuracy": float(iteration)})
+    observer.mdp_step_progress(step, 3001, dict.fromkeys(NAMES, 0.5) | {"bad": float("nan"), "large": float("inf")})
+    observer.mdp_step_finished(step, StepResult("done", 1.0))
+    observer.mdp_run_finished(run, RunOutcome("finished", 1.0))
+    client, experiment = store(tmp_path)
+    child = next(r for r in client.search_runs([experiment]) if r.info.run_name == "pretrainer.fit")
+    losses = client.get_metric_history(child.info.run_id, "loss")
+    assert sorted((m.step, m.value) for m in losses)[:3000] == [(n, 1 / n) for n in range(1, 3001)]
+    assert [m.step for m in client.get_metric_history(child.info.run_id, "accuracy")] == list(range(1, 3001))
+    kept = {"loss", "k-NN _ 20 ___", "a/b", "lr", "_/x", "__/y", "__", "_", "verlust/größe", "x" * 250, "tail/" + "y" * 244}
+    assert kept | {"bad", "large", "accuracy", "seconds"} == set(child.data.metrics)
 
 
 def test_a_failed_run_is_marked(mdp: Call, tmp_path: Path) -> None:

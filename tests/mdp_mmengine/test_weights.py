@@ -1,5 +1,5 @@
 import os
-from collections import OrderedDict
+import runpy
 from pathlib import Path
 
 import pytest
@@ -8,13 +8,21 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mdp_core.api import Silence, WeightsError
+from mdp_backbones.checkpoint import Card, save_backbone
+from mdp_core.api import Silence, WeightsError, file_sha256
 from mdp_mmengine.weights import load_resnet, load_strictly
+
+checkpoints = runpy.run_path(str(Path(__file__).parents[1] / "mdp_backbones" / "resnet_checkpoints.py"))["resnet_checkpoints"]
+LAYOUTS = list(checkpoints({"fc.weight": torch.zeros(1, 1)}))
 
 
 class Notes(Silence):
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
 
     def note(self, name: str, value: str) -> None:
         self.notes[name] = value
@@ -48,20 +56,49 @@ def test_timm_keys_load_into_mm_resnet(tmp_path: Path, resnet18, suffix: str) ->
     reference.load_state_dict(resnet18)
     image = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(model(image)[0], reference.eval().forward_features(image))
-    assert "sha256:" in notes.notes["backbone weights"]
+    assert notes.notes["backbone weights"] == f"file:{path} sha256:{file_sha256(path)}"
+    assert not notes.warnings
 
 
-@pytest.mark.parametrize("prefix", ["module.encoder_q.", "module.base_encoder."])
-def test_moco_prefixes(tmp_path: Path, resnet18, prefix: str) -> None:
-    content = OrderedDict((prefix + key, value) for key, value in resnet18.items() if not key.startswith("fc."))
-    content[prefix + "fc.0.weight"] = torch.zeros(8, 8)
-    content["module.encoder_k.conv1.weight"] = torch.zeros(1)
-    content["module.queue"] = torch.zeros(2)
-    torch.save({"epoch": 1, "state_dict": content}, tmp_path / "moco.pth")
-    model = mm_resnet()
-    load_resnet({"": model}, f"file:{tmp_path / 'moco.pth'}", Silence())
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_published_layout(tmp_path: Path, resnet18, layout: str) -> None:
+    content, _ = checkpoints(resnet18)[layout]
+    torch.save(content, tmp_path / "checkpoint.pth.tar")
+    model, notes = mm_resnet(), Notes()
+    load_resnet({"": model}, f"file:{tmp_path / 'checkpoint.pth.tar'}", notes)
     state = model.state_dict()
-    assert all(torch.equal(state[key], value) for key, value in resnet18.items() if not key.startswith("fc."))
+    wanted = {key: value for key, value in resnet18.items() if not key.startswith("fc.")}
+    assert state.keys() == wanted.keys()
+    assert all(torch.equal(state[key], value) for key, value in wanted.items())
+    assert not notes.warnings  # SwAV's normalisation is near enough
+
+
+def test_unknown_tensors_are_named(tmp_path: Path, resnet18) -> None:
+    content, _ = checkpoints(resnet18)["MoCo v2"]
+    content["state_dict"]["module.decoder.weight"] = torch.zeros(1)
+    torch.save(content, tmp_path / "moco.pth")
+    with pytest.raises(WeightsError, match=r"decoder\.weight are neither of the ResNet"):
+        load_resnet({"": mm_resnet()}, f"file:{tmp_path / 'moco.pth'}", Silence())
+
+
+def test_a_card_tells_normalisation_and_architecture(tmp_path: Path, resnet18) -> None:
+    body = {key: value for key, value in resnet18.items() if not key.startswith("fc.")}
+    half, blur = tmp_path / "half.safetensors", tmp_path / "blur.safetensors"
+    save_backbone(half, body, Card(arch="resnet18", mean=(0.5,) * 3, std=(0.5,) * 3))
+    save_backbone(blur, body, Card(arch="resnetblur18"))  # the same tensors, another network
+    notes = Notes()
+    load_resnet({"": mm_resnet()}, f"file:{half}", notes)
+    assert "mean (0.5, 0.5, 0.5)" in notes.warnings[0]
+    with pytest.raises(WeightsError, match="resnetblur18, not a plain ResNet"):
+        load_resnet({"": mm_resnet()}, f"file:{blur}", Silence())
+
+
+def test_a_hash_that_does_not_hold(tmp_path: Path, resnet18) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(resnet18, path)
+    load_resnet({"": mm_resnet()}, f"file:{path}#sha256={file_sha256(path)}", Silence())
+    with pytest.raises(WeightsError, match="sha256"):
+        load_resnet({"": mm_resnet()}, f"file:{path}#sha256={'0' * 64}", Silence())
 
 
 def test_c4_splits_the_resnet(tmp_path: Path, resnet18) -> None:
@@ -89,8 +126,13 @@ def test_damaged_files_and_pickles_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"not a checkpoint")
     (tmp_path / "b.safetensors").write_bytes(b"not a checkpoint")
     torch.save({"state_dict": os.system}, tmp_path / "c.pth")  # an arbitrary object: weights_only refuses it
-    for name in ("a.pth", "b.safetensors", "c.pth"):
-        with pytest.raises(WeightsError, match="cannot be read as weights"):
+    for name, message in (
+        ("a.pth", "cannot be read"),
+        ("b.safetensors", "cannot be read"),
+        ("c.pth", "refused"),
+        ("d.pth", "no such"),
+    ):
+        with pytest.raises(WeightsError, match=rf"{name}: .*{message}"):
             load_resnet({"": mm_resnet()}, f"file:{tmp_path / name}", Silence())
 
 
@@ -105,14 +147,34 @@ def test_missing_timm_weights_say_what_to_download(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
-    with pytest.raises(WeightsError, match="not on this machine") as caught:
+    with pytest.raises(WeightsError, match="cannot be downloaded") as caught:
         load_resnet({"": mm_resnet()}, "timm:resnet18.fb_swsl_ig1b_ft_in1k", Silence())
     assert "huggingface.co/timm/resnet18.fb_swsl_ig1b_ft_in1k" in str(caught.value)
     assert "file:PATH" in str(caught.value)
 
 
+def test_timm_weights_come_from_the_hubs_cache(tmp_path: Path, resnet18, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache as the hub's client makes it, prepared on a machine with a network and copied."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    commit = "0" * 40
+    for name in ("resnet18.fb_swsl_ig1b_ft_in1k", "resnet18d.ra4_e3600_r224_in1k"):
+        folder = tmp_path / f"models--timm--{name}"
+        (folder / "snapshots" / commit).mkdir(parents=True)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text(commit)
+        save_file(resnet18, folder / "snapshots" / commit / "model.safetensors")
+    model, notes = mm_resnet(), Notes()
+    load_resnet({"": model}, "timm:resnet18.fb_swsl_ig1b_ft_in1k", notes)
+    assert torch.equal(model.state_dict()["conv1.weight"], resnet18["conv1.weight"])
+    assert "sha256:" in notes.notes["backbone weights"]
+    with pytest.raises(WeightsError, match="not a plain ResNet"):
+        load_resnet({"": mm_resnet()}, "timm:resnet18d.ra4_e3600_r224_in1k", notes)
+
+
 def test_unknown_timm_model() -> None:
-    with pytest.raises(WeightsError, match="knows no such model"):
+    with pytest.raises(WeightsError, match="timm has no weights resnet_of_dreams"):
         load_resnet({"": mm_resnet()}, "timm:resnet_of_dreams", Silence())
 
 

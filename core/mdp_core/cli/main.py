@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mdp_core import __version__
-from mdp_core.cli import doctor, plugins, recipe, run
+from mdp_core.cli import doctor, plugins, pretrain, recipe, run, weights
 
 app = typer.Typer(
     name="mdp",
@@ -19,8 +19,10 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("plan")(run.plan)
+app.command("pretrain")(pretrain.pretrain)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
 
 

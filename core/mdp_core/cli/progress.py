@@ -21,6 +21,8 @@ from rich.progress import (
 from mdp_core.plugins.hookspecs import RunInfo, RunOutcome, StepInfo, StepResult, hookimpl
 
 _PLAIN_SECONDS = 15.0
+_SPEED_SECONDS = 300.0
+"""How far back the speed is measured: some trainings tell of themselves once a minute."""
 
 
 class ConsoleProgress:
@@ -36,6 +38,8 @@ class ConsoleProgress:
         self._task: TaskID | None = None
         self._said = 0.0
         self._width = 24
+        self._numbers = ""
+        self._began: tuple[float, int] | None = None
         if console.is_terminal:
             self._live = Progress(
                 SpinnerColumn(),
@@ -49,6 +53,7 @@ class ConsoleProgress:
                 TextColumn("[dim]{task.fields[numbers]}"),
                 console=console,
                 transient=True,
+                speed_estimate_period=_SPEED_SECONDS,
             )
 
     def scanning(self, split: str, done: int, total: int) -> None:
@@ -67,6 +72,7 @@ class ConsoleProgress:
     def mdp_step_started(self, step: StepInfo) -> None:
         """Shows the step."""
         self._said = time.monotonic()
+        self._began = None
         if self._live is None:
             self.console.print(f"  … {step.id:<{self._width}}  {step.plugin}", highlight=False, markup=False)
         else:
@@ -98,19 +104,40 @@ class ConsoleProgress:
         self._clear()
 
     def _show(self, title: str, done: int, total: int, unit: str, metrics: Mapping[str, float]) -> None:
-        numbers = " ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3]) if total else "starting"
+        if metrics or self._began is None:  # what was told last stays until there is something newer
+            self._numbers = " ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3])
+        numbers = self._numbers if total else "starting"
+        now = time.monotonic()
+        if self._began is None and total:
+            self._began = (now, done)  # a resumed training does not begin at 0
         if self._live is None:
-            if time.monotonic() - self._said > _PLAIN_SECONDS:
-                self._said = time.monotonic()
-                self.console.print(f"    {title} {done}/{total} {unit} {numbers}".rstrip(), highlight=False, markup=False)
+            if now - self._said > _PLAIN_SECONDS:
+                self._said = now
+                left = self._left(now, done, total)
+                self.console.print(f"    {title} {done}/{total} {unit} {left}{numbers}".rstrip(), highlight=False, markup=False)
             return
         if self._task is None:
             self._live.start()
             self._task = self._live.add_task(escape(title), total=total or None, unit=unit, numbers=numbers)
         self._live.update(self._task, completed=done, total=total or None, numbers=numbers)
 
+    def _left(self, now: float, done: int, total: int) -> str:
+        """Says how long the step will take, for plain lines; nothing before there is something to go by."""
+        began, start = self._began or (now, done)
+        if done <= start:
+            return ""
+        return f"left {_duration((now - began) / (done - start) * (total - done))} "
+
     def _clear(self) -> None:
+        self._began = None
         if self._live is not None and self._task is not None:
             self._live.remove_task(self._task)
             self._live.stop()
             self._task = None
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return (
+        f"{round(seconds)} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    )

@@ -29,6 +29,8 @@ def show_results(record: RunRecord, console: Console) -> None:
     for stage, scores in record.results.get("localisation", {}).items():
         hit, corloc = scores["hit"] * 100, scores["corloc"] * 100
         _quiet(console, f"{stage}: {hit:.1f} % of the masks have IoU > 0.5 with an object, CorLoc {corloc:.1f} %")
+    for stage, made in record.results.get("weights", {}).items():
+        _show_weights(stage, made, record, console)
     for weights in sorted({s["notes"]["weights"] for s in record.steps if "weights" in s["notes"]}):
         _quiet(console, f"weights: {weights}")
     hits = sum(1 for s in record.steps if s["status"] == "hit")
@@ -37,6 +39,18 @@ def show_results(record: RunRecord, console: Console) -> None:
     for name, meaning in _MEANINGS.items():
         if (record.folder / name).exists():
             _plain(console, f"  {name:<14} {meaning}")
+
+
+def _show_weights(stage: str, made: dict[str, Any], record: RunRecord, console: Console) -> None:
+    _plain(console, f"{stage}: {_shown(record.folder.parents[1] / made['file'])}")
+    _plain(console, f"  {_size(made['bytes'])}, sha256 {made['sha256']}")
+    for name, meaning in (("curve.png", "the training as a picture"), ("log.jsonl", "the training in numbers")):
+        if (record.folder / f"{stage}-{name}").exists():
+            _plain(console, f"  {_shown(record.folder / f'{stage}-{name}')}: {meaning}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def _show_components(rows: list[dict[str, Any]], seed: int, console: Console) -> None:

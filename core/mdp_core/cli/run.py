@@ -48,6 +48,8 @@ PluginOption = Annotated[
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Where results are kept. [default: $MDP_HOME or .mdp]", show_default=False)
 ]
+TrackOption = Annotated[bool, typer.Option("--track/--no-track", help="Tell the observers (MLflow).")]
+InlineOption = Annotated[bool, typer.Option("--inline", help="Do all steps in this process, for a debugger.")]
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.", show_default=False)]
 
 
@@ -71,11 +73,11 @@ def run(
     plugin: PluginOption,
     until: UntilOption = None,
     home: HomeOption = None,
-    track: Annotated[bool, typer.Option("--track/--no-track", help="Tell the observers (MLflow).")] = True,
-    inline: Annotated[bool, typer.Option("--inline", help="Do all steps in this process, for a debugger.")] = False,
+    track: TrackOption = True,
+    inline: InlineOption = False,
 ) -> None:
     """Run a recipe; what is in the store is not done again, so the same command continues a broken run."""
-    with for_people(lambda: f"interrupted; what is finished is kept. Continue with:\n  {_command()}"):
+    with for_people(lambda: f"interrupted; what is finished is kept. Continue with:\n  {command_line()}"):
         from rich.console import Console
 
         from mdp_core.cli.progress import ConsoleProgress
@@ -99,7 +101,8 @@ def run(
         show_results(record, progress.console)
 
 
-def _command() -> str:
+def command_line() -> str:
+    """Returns the command that was called, as a person would type it."""
     return shlex.join(["mdp", *sys.argv[1:]])
 
 
@@ -148,6 +151,6 @@ def _show_plan(session: Session, console: Any) -> None:
 def _why(differences: list[str] | None) -> str:
     if differences is None:
         return "never done"
-    # Keys of inputs differ whenever something before the step does; the setting itself says more.
-    telling = [d for d in differences if not d.startswith("inputs.")] or ["its inputs changed"]
+    # Keys of inputs, and of trainings behind stage:NAME, differ whenever something before the step does; the setting itself says more.
+    telling = [d for d in differences if not d.startswith("inputs.") and d.count("stage-key:") < 2] or ["its inputs changed"]
     return "; ".join(telling[:2]) + (f"; and {len(telling) - 2} more" if len(telling) > 2 else "")

@@ -30,7 +30,9 @@ from mdp_core.engine.jobs import Job, read_records
 from mdp_core.engine.store import Entry, Manifest, disk_errors, remove
 from mdp_core.errors import PluginError, StageError
 from mdp_core.plugins.loader import PluginHost, load_plugins
+from mdp_core.settings import file_sha256
 from mdp_core.stages.base import Context, Listener
+from mdp_core.stages.pretrainer import BACKBONE
 
 
 def resolve_device(wanted: str) -> str:
@@ -49,6 +51,7 @@ class _Record:
     """Listens to a plugin for the manifest, and passes everything on."""
 
     listener: Listener
+    weights: Mapping[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -56,6 +59,8 @@ class _Record:
         self.listener.progress(done, total, metrics)
 
     def note(self, name: str, value: str) -> None:
+        for file, ref in self.weights.items():
+            value = value.replace(file, ref)
         self.notes[name] = value
         self.listener.note(name, value)
 
@@ -87,7 +92,7 @@ class Executor:
                 entry.begin()
                 entry.reopen()
                 entry.sweep()
-                record = _Record(listener)
+                record = _Record(listener, job.weights)
                 started = time.monotonic()
                 work = _Work(job, entry, record, self._open_host(job), self)
                 names, clusters = work.do()
@@ -158,6 +163,7 @@ class _Work:
     def do(self) -> tuple[list[str], int]:
         """Does the job: returns the names of what makes up the result, and the number of clusters."""
         actions: Mapping[tuple[str, str], Callable[[], list[str]]] = {
+            ("pretrainer", "fit"): self.fit_pretrainer,
             ("prior", "mine"): self.mine,
             ("clusterer", "embed"): self.embed,
             ("clusterer", "fit"): self.fit_clusters,
@@ -266,6 +272,17 @@ class _Work:
             self.entry.work.mkdir(exist_ok=True)
             train(folder)
         return ["result"]
+
+    def fit_pretrainer(self) -> list[str]:
+        instances = self.read_instances("instances") if "instances" in self.inputs else None
+
+        def train(folder: Path) -> None:
+            self.plugin.fit(self.images, instances, folder, self.entry.work)
+            if not (folder / BACKBONE).is_file():
+                raise PluginError(f"pretrainer:{self.job.plugin} left no {BACKBONE} in step {self.job.id}")
+            self.listener.note("backbone", f"sha256:{file_sha256(folder / BACKBONE)}")
+
+        return self.fit(train)
 
     def fit_clusters(self) -> list[str]:
         rows = [r for part in self.inputs["embeddings"].part_files() for r in read_embeddings(part) if len(r)]

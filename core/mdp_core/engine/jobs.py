@@ -25,6 +25,7 @@ class Job:
         inputs: Slot → folder of the input's entry.
         plugin_files: One-file plugins to load.
         facts: What an evaluation wants to write down (split, seed …).
+        weights: ``file:PATH`` in the settings → ``stage:NAME`` in the recipe, for notes.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Job:
     plugin_files: tuple[str, ...] = ()
     shard_size: int = SHARD_SIZE
     facts: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Returns one line of JSON."""

@@ -17,6 +17,8 @@ from mdp_core.engine.plan import Role, Step
 from mdp_core.engine.store import Entry
 from mdp_core.evaluation.components import ComponentRow, ComponentTable
 from mdp_core.evaluation.semantic import SemanticResult
+from mdp_core.settings import file_sha256
+from mdp_core.stages.pretrainer import BACKBONE
 
 if TYPE_CHECKING:
     from mdp_core.engine.run import Session
@@ -29,6 +31,7 @@ class Written:
     metrics: dict[str, float] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     model: Path | None = None
+    weights: dict[str, str] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
 
 
@@ -50,6 +53,7 @@ class Outputs:
     def write(self) -> Written:
         """Writes everything and returns what there is."""
         files: list[str] = []
+        files += self._weights()
         files += self._tables()
         files += self._label_maps()
         files += self._masks()
@@ -65,6 +69,23 @@ class Outputs:
         """Returns (stage id, step) of the stages of these kinds, in the pipeline's order."""
         steps = [(stage, self.plan.step(step)) for stage, step in self.plan.outputs.items()]
         return [(stage, step) for stage, step in steps if step.kind in kinds]
+
+    def _weights(self) -> list[str]:
+        """Notes the weights of each pretrainer, which stay in the store, and copies its curve and its log."""
+        files = []
+        for stage, step_id in self.plan.weights.items():
+            result = self._entry(step_id).result
+            weights = result / BACKBONE
+            sha256, size = file_sha256(weights), weights.stat().st_size
+            self.written.weights[stage] = f"{weights} sha256:{sha256}"
+            self.written.results.setdefault("weights", {})[stage] = {
+                "file": weights.relative_to(self.session.store.home).as_posix(), "sha256": sha256, "bytes": size,
+            }  # fmt: skip
+            for name in ("curve.png", "log.jsonl"):
+                if (result / name).is_file():
+                    files.append(f"{stage}-{name}")
+                    shutil.copyfile(result / name, self.folder / files[-1])
+        return files
 
     def _tables(self) -> list[str]:
         rows = []
@@ -138,6 +159,8 @@ class Outputs:
             else StoredInstances(self.session.entry(step).part_files())
             for stage, step in self._final("prior", "clusterer", "detector", "refiner", "segmenter")
         }
+        if not outputs:
+            return []
         truth = self.session.dataset.label_map if self.plan.rows else None
         return write_pictures(self.folder, self.images, outputs, truth, self.written.results)
 

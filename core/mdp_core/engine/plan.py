@@ -14,10 +14,11 @@ from mdp_core.plugins.loader import PluginHost
 from mdp_core.recipe.schema import Recipe, StageSection
 from mdp_core.settings import step_settings
 
-Product = Literal["instances", "embeddings", "clusters", "model", "label-maps", "scores"]
+Product = Literal["weights", "instances", "embeddings", "clusters", "model", "label-maps", "scores"]
 Role = Literal["train", "eval"]
 
 STEPS: Mapping[str, tuple[str, ...]] = {
+    "pretrainer": ("fit",),
     "prior": ("mine",),
     "clusterer": ("embed", "fit", "assign"),
     "detector": ("fit", "predict"),
@@ -39,7 +40,7 @@ class Step:
         kind: Stage kind, or ``evaluate``.
         plugin: Name of the plugin, or of the evaluation protocol.
         role: Role of the images that it reads.
-        inputs: Slot → id of the step that fills it.
+        inputs: Slot → id of the step that fills it; ``weights:STAGE`` where a setting of this step says ``stage:STAGE``.
         settings: All settings of the plugin, JSON-ready.
         payload: What the key is made of.
     """
@@ -80,6 +81,7 @@ class Plan:
         localisation: Ids of the evaluations of class-agnostic masks.
         outputs: Stage id → id of the step with its final output on the images that people want to see.
         final_role: The role of those images.
+        weights: Pretrainer's stage id → id of its training.
     """
 
     steps: tuple[Step, ...]
@@ -88,10 +90,14 @@ class Plan:
     outputs: Mapping[str, str]
     final_role: Role
     labels_used: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def step(self, step_id: str) -> Step:
         """Returns the step of an id."""
         return next(s for s in self.steps if s.id == step_id)
+
+
+Made = Literal["weights", "masks", "clustered masks", "label maps"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class _Output:
 
     stage: str
     kind: str
-    product: Literal["masks", "clustered masks", "label maps"]
+    product: Made
     chain: tuple[str, ...]
     step: Callable[[Role], Step]
 
@@ -112,6 +118,7 @@ class _Planner:
         self.images = images
         self.steps: dict[str, Step] = {}
         self.by_key: dict[str, Step] = {}
+        self.outputs: dict[str, _Output] = {}
 
     def add(
         self, stage: str, section: StageSection, step: str, role: Role, inputs: Mapping[str, Step], produces: Product
@@ -122,12 +129,18 @@ class _Planner:
             return self.steps[name]
         plugin = self.host.plugin(section.kind, section.use)
         config = section.config
+        sources = dict(inputs)
+
+        def trained(pretrainer: str) -> str:
+            sources[f"weights:{pretrainer}"] = self.outputs[pretrainer].step("train")
+            return sources[f"weights:{pretrainer}"].key
+
         payload: dict[str, Any] = {
             "format": FORMAT,
             "kind": section.kind,
             "step": step,
             "plugin": {"name": plugin.name, "code": plugin.identity, "version": type(config).cache_version},
-            "settings": step_settings(config, step, STEPS[section.kind]),
+            "settings": step_settings(config, step, STEPS[section.kind], trained),
             "images": self.images[role].fingerprint,
             "inputs": {slot: source.key for slot, source in inputs.items()},
         }
@@ -135,7 +148,7 @@ class _Planner:
         if seeded:
             payload["seed"] = self.recipe.seed
         settings = config.model_dump(mode="json")
-        ids = {slot: source.id for slot, source in inputs.items()}
+        ids = {slot: source.id for slot, source in sources.items()}
         seed = self.recipe.seed if seeded else 0
         return self._keep(Step(name, stage, section.kind, step, plugin.name, role, ids, settings, payload, produces, seed))
 
@@ -170,6 +183,9 @@ class _Planner:
                 raise ValueError(f"{stage} has no input")
             return source.step(role)
 
+        def pretrained(_: Role) -> Step:
+            return add(stage, section, "fit", "train", {"instances": given("train")} if source else {}, "weights")
+
         def fitted(produces: Product) -> Step:
             if kind == "clusterer":
                 return add(stage, section, "fit", "train", {"embeddings": embedded("train")}, produces)
@@ -195,7 +211,8 @@ class _Planner:
         chain = (*(source.chain if source and source.product != "label maps" else ()), stage)
         if kind == "detector" and source:
             chain = (stage,)
-        made: dict[str, tuple[Literal["masks", "clustered masks", "label maps"], Callable[[Role], Step]]] = {
+        made: dict[str, tuple[Made, Callable[[Role], Step]]] = {
+            "pretrainer": ("weights", pretrained),
             "prior": ("masks", mined),
             "clusterer": ("clustered masks", assigned),
             "detector": ("clustered masks", predicted),
@@ -207,6 +224,7 @@ class _Planner:
 
 
 _NEEDS: Mapping[str, tuple[str, ...]] = {
+    "pretrainer": ("masks",),
     "prior": (),
     "clusterer": ("masks", "clustered masks"),
     "detector": ("clustered masks",),
@@ -218,6 +236,8 @@ _REMEDY = {
     "clustered masks": "put a clusterer before it",
     "label maps": "put a refiner before it",
 }
+_OPTIONAL = ("pretrainer",)
+"""Kinds that do without an input where nobody makes it."""
 
 
 def _needs(section: StageSection) -> tuple[str, ...]:
@@ -227,7 +247,7 @@ def _needs(section: StageSection) -> tuple[str, ...]:
 
 
 def _input(stage: str, section: StageSection, outputs: Mapping[str, _Output]) -> _Output | None:
-    """Finds the stage that feeds ``stage``: the one it names, or the last before it that makes what it needs.
+    """Finds the stage that feeds ``stage``: the one it names, or the last before it that makes what it needs (or could use).
 
     Raises:
         RecipeError: Nobody makes it; the message names both sides.
@@ -247,6 +267,8 @@ def _input(stage: str, section: StageSection, outputs: Mapping[str, _Output]) ->
     for output in reversed(list(outputs.values())):
         if output.product in needs:
             return output
+    if section.kind in _OPTIONAL:
+        return None
     names = {o.stage: o.stage if o.stage == o.kind else f"{o.stage} ({o.kind})" for o in outputs.values()}
     made = "; ".join(f"{names[o.stage]} makes {o.product}" for o in outputs.values()) or "it is the first stage"
     raise RecipeError(
@@ -254,20 +276,29 @@ def _input(stage: str, section: StageSection, outputs: Mapping[str, _Output]) ->
     )
 
 
-def make_plan(recipe: Recipe, host: PluginHost, images: Mapping[Role, ImageSet], *, until: str | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    host: PluginHost,
+    images: Mapping[Role, ImageSet],
+    *,
+    until: str | None = None,
+    pretrain: str | None = None,
+) -> Plan:
     """Plans a recipe.
 
     Args:
-        recipe: The recipe.
+        recipe: The recipe, as ``load_recipe`` checked it.
         host: The plugins.
         images: The scanned images; with role ``eval`` only where results are to be evaluated.
         until: Last stage to do.
+        pretrain: A pretrainer whose weights are all that is wanted: only what they are made of is planned.
 
     Raises:
         RecipeError: The stages do not fit together, or ``until`` names no stage.
     """
     planner = _Planner(recipe, host, images)
-    outputs = _outputs(planner, recipe, until)
+    _add_outputs(planner, recipe, until if pretrain is None else pretrain)
+    outputs = planner.outputs
     final_role: Role = "eval" if "eval" in images else "train"
     rows: list[Row] = []
     localisation: list[str] = []
@@ -278,20 +309,37 @@ def make_plan(recipe: Recipe, host: PluginHost, images: Mapping[Role, ImageSet],
         ]
         localisation = [planner.evaluate("localisation", o).id for o in outputs.values() if o.kind == "prior"]
     final = {stage: output.step(final_role).id for stage, output in outputs.items()}
-    steps = _ordered({s.id: s for s in planner.steps.values()}.values(), list(outputs))
-    used = {s: labels for s, section in recipe.pipeline.items() if s in outputs and (labels := labels_behind(section.config))}
-    return Plan(tuple(steps), tuple(rows), tuple(localisation), final, final_role, used)
+    steps = {s.id: s for s in planner.steps.values()}
+    if pretrain is not None:
+        steps = _behind(final[pretrain], steps)
+        final = {stage: step for stage, step in final.items() if step in steps}
+    used: dict[str, str] = {}
+    for stage in final:
+        if labels := labels_behind(recipe.pipeline[stage].config, used):
+            used[stage] = labels
+    weights = {stage: step for stage, step in final.items() if outputs[stage].product == "weights"}
+    ordered = _ordered(steps.values(), list(outputs))
+    return Plan(tuple(ordered), tuple(rows), tuple(localisation), final, final_role, used, weights)
 
 
-def _outputs(planner: _Planner, recipe: Recipe, until: str | None) -> dict[str, _Output]:
+def _add_outputs(planner: _Planner, recipe: Recipe, until: str | None) -> None:
     if until is not None and until not in recipe.pipeline:
         raise RecipeError(f"--until {until}: no such stage (there are: {', '.join(recipe.pipeline)})")
-    outputs: dict[str, _Output] = {}
     for stage, section in recipe.pipeline.items():
-        outputs[stage] = planner.output(stage, section, _input(stage, section, outputs))
+        planner.outputs[stage] = planner.output(stage, section, _input(stage, section, planner.outputs))
         if stage == until:
             break
-    return outputs
+
+
+def _behind(goal: str, steps: Mapping[str, Step]) -> dict[str, Step]:
+    """Returns a step and all that it is made of, by id."""
+    found: dict[str, Step] = {}
+    pending = [goal]
+    while pending:
+        step = steps[pending.pop()]
+        found[step.id] = step
+        pending += step.inputs.values()
+    return found
 
 
 def _readable_as_label_maps(recipe: Recipe, outputs: Mapping[str, _Output]) -> Iterable[_Output]:

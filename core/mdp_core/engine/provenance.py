@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _LIBRARIES = (
-    "mdp-platform", "torch", "torchvision", "timm", "onedl-mmcv", "onedl-mmengine", "onedl-mmdetection",
+    "mdp-platform", "torch", "torchvision", "timm", "lightly", "onedl-mmcv", "onedl-mmengine", "onedl-mmdetection",
     "onedl-mmsegmentation", "numpy", "scipy", "scikit-learn", "faiss-cpu", "opencv-python", "pillow", "mlflow",
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 import warnings
@@ -23,8 +24,11 @@ from mdp_core.errors import MdpError, MdpWarning, ObserverWarning, PluginError, 
 from mdp_core.plugins.hookspecs import RunInfo, RunOutcome, StepInfo, StepResult
 from mdp_core.plugins.loader import Observers, PluginHost
 from mdp_core.recipe.load import LoadedRecipe
+from mdp_core.recipe.schema import Recipe
+from mdp_core.settings import stage_of, weight_paths
 from mdp_core.stages.base import Context
 from mdp_core.stages.dataset import DatasetConfig
+from mdp_core.stages.pretrainer import BACKBONE
 
 ScanProgress = Callable[[str, int, int], None]
 
@@ -42,6 +46,7 @@ class RunOptions:
         home: MDP_HOME.
         inline: Do steps in this process (for a debugger) instead of in worker processes.
         until: Last stage to do.
+        pretrain: A pretrainer whose weights are all that is wanted: only what they are made of is done.
         observers: Further observers, told before those of the recipe.
         track: Whether the recipe's observers (MLflow) are told at all.
         overrides: What was given with ``--set``, for the record.
@@ -51,6 +56,7 @@ class RunOptions:
     home: Path
     inline: bool = False
     until: str | None = None
+    pretrain: str | None = None
     observers: Sequence[object] = ()
     track: bool = True
     overrides: Sequence[str] = ()
@@ -100,26 +106,39 @@ def open_session(loaded: LoadedRecipe, host: PluginHost, options: RunOptions) ->
     plugin = host.plugin("dataset", recipe.data.use)
     identity = f"{plugin.name} {plugin.identity} {type(config).cache_version}"
     images: dict[Role, ImageSet] = {}
-    splits: list[tuple[Role, str | None]] = [("train", config.train), ("eval", config.eval if recipe.evaluate else None)]
+    splits: list[tuple[Role, str | None]] = [
+        ("train", config.train),
+        ("eval", config.eval if _predicts(recipe, options) else None),
+    ]
     for role, split in splits:
         if split is not None:
             scanner = Scanner(store.root / "scans", partial(options.on_scan, split))
             images[role] = scanner.scan(dataset, identity, split)
     try:
-        plan = make_plan(recipe, host, images, until=options.until)
+        plan = make_plan(recipe, host, images, until=options.until, pretrain=options.pretrain)
     except RecipeError as error:
         raise RecipeError(f"{loaded.source}: {error.message}", hint=error.hint) from error
     return Session(loaded, host, store, dataset, images, plan)
 
 
+def _predicts(recipe: Recipe, options: RunOptions) -> bool:
+    """Whether anything is there to be evaluated: weights alone are not."""
+    kinds = {section.kind for section in recipe.pipeline.values()}
+    return bool(recipe.evaluate) and options.pretrain is None and kinds != {"pretrainer"}
+
+
 def run(loaded: LoadedRecipe, host: PluginHost, options: RunOptions) -> RunRecord:
-    """Runs a recipe to its end.
+    """Runs a recipe to its end; see ``run_session``."""
+    return run_session(open_session(loaded, host, options), options)
+
+
+def run_session(session: Session, options: RunOptions) -> RunRecord:
+    """Runs a planned recipe to its end.
 
     Raises:
         MdpError: A step cannot be done; the record says so too, and finished work is kept.
         KeyboardInterrupt: The person (or SIGTERM) ended it; the record says so.
     """
-    session = open_session(loaded, host, options)
     return _Run(session, options).go()
 
 
@@ -202,7 +221,7 @@ class _Run:
             self.record.results = outputs.results
             self.record.status = "finished"
             seconds = time.monotonic() - started
-            outcome = RunOutcome("finished", seconds, outputs.metrics, outputs.files, outputs.model)
+            outcome = RunOutcome("finished", seconds, outputs.metrics, outputs.files, outputs.model, weights=outputs.weights)
         except KeyboardInterrupt:
             self.record.status = "interrupted"
             outcome = RunOutcome("interrupted", time.monotonic() - started, error="interrupted")
@@ -267,6 +286,7 @@ class _Run:
         stages = list(recipe.pipeline)
         before = stages[: stages.index(step.stage) + 1]
         labels_used = {stage: what for stage, what in self.plan.labels_used.items() if stage in before}
+        settings, weights = self._settings(step)
         facts = {"split": session.images[step.role].split, "seed": recipe.seed, "labels_used": labels_used}
         return Job(
             id=step.id,
@@ -274,7 +294,7 @@ class _Run:
             kind=step.kind,
             step=step.step,
             plugin=step.plugin,
-            settings=step.settings,
+            settings=settings,
             entry=str(entry.folder),
             payload=step.payload,
             images=str(self.record.folder / f"images-{step.role}.json"),
@@ -285,7 +305,24 @@ class _Run:
             plugin_files=tuple(str(f) for f in session.host.files),
             shard_size=int(os.environ.get("MDP_SHARD_SIZE", SHARD_SIZE)),
             facts=facts if step.kind == "evaluate" else {},
+            weights=weights,
         )
+
+    def _settings(self, step: Step) -> tuple[Mapping[str, Any], dict[str, str]]:
+        """Returns a step's settings with a file for each ``stage:NAME``, and what the recipe calls these files."""
+        if step.kind == "evaluate":
+            return step.settings, {}
+        settings, names = copy.deepcopy(dict(step.settings)), {}
+        for path, ref in weight_paths(self.session.loaded.recipe.pipeline[step.stage].config):
+            training = self.plan.weights.get(stage_of(ref) or "")
+            if training is not None:
+                file = f"file:{self.session.entry(self.plan.step(training)).result / BACKBONE}"
+                names[file] = ref
+                place: Any = settings
+                for part in path[:-1]:
+                    place = place[part]
+                place[path[-1]] = file
+        return settings, names
 
 
 def _info(step: Step) -> StepInfo:

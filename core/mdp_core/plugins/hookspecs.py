@@ -1,4 +1,4 @@
-"""The hooks of the platform: one to register plugins, five to observe runs."""
+"""The hooks of the platform: one to register plugins, three about weights, five to observe runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Registry(Protocol):
         """Adds one plugin.
 
         Args:
-            kind: ``prior``, ``clusterer``, ``detector``, ``refiner``, ``segmenter``, ``dataset`` or ``observer``.
+            kind: ``pretrainer``, ``prior``, ``clusterer``, ``detector``, ``refiner``, ``segmenter``, ``dataset`` or ``observer``.
             name: What a recipe writes after ``use:``; lower case with dashes.
             factory: ``"module:Class"`` of the plugin; imported only when a step runs.
             config: ``"module:Class"`` of its settings, in a module that imports nothing heavy; by default the
@@ -93,6 +93,7 @@ class RunOutcome:
         files: Files worth keeping, relative to the run's folder: tables, pictures.
         model: Folder of the final segmenter's model, where there is one.
         error: Message where the run failed.
+        weights: Pretrainer stage → its weights: ``PATH sha256:HEX``.
     """
 
     status: Literal["finished", "failed", "interrupted"]
@@ -101,14 +102,69 @@ class RunOutcome:
     files: tuple[str, ...] = ()
     model: Path | None = None
     error: str | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What is known of weights without using them.
+
+    Attributes:
+        ref: As a recipe writes it: ``timm:NAME``, ``file:PATH``, ``builtin:NAME``.
+        origin: Where they come from: a link, a path, or words.
+        licence: Their licence, or ``unknown``.
+        description: What they are, in a sentence.
+        parameters: Number of parameters of the backbone, where it can be known.
+        size: Bytes of the file; where it is not here, what the parameters take as float32.
+        path: Where the file lies, or should lie; None for weights that code makes.
+        here: Whether they can be used without a download.
+        sha256: What the file's contents should have, where that is recorded.
+        problem: Why what is here cannot be used.
+        remedy: What to do where they are missing or damaged.
+    """
+
+    ref: str
+    origin: str
+    licence: str
+    description: str = ""
+    parameters: int | None = None
+    size: int | None = None
+    path: Path | None = None
+    here: bool = True
+    sha256: str | None = None
+    problem: str = ""
+    remedy: str = ""
 
 
 class Hooks:
-    """The specifications. A plugin module implements ``mdp_register``; an observer implements any of the others."""
+    """The specifications.
+
+    A plugin module implements ``mdp_register``, or those about weights, or both; an observer implements any of the others.
+    """
 
     @hookspec
     def mdp_register(self, registry: Registry) -> None:
         """Registers plugins; called once, when the host starts. Import nothing heavy here."""
+
+    @hookspec(firstresult=True)
+    def mdp_describe_weights(self, ref: str) -> WeightsInfo | None:
+        """Says what weights are and whether they are here; loads and fetches nothing. None: not a kind of ours.
+
+        Raises:
+            WeightsError: There are no such weights.
+        """
+
+    @hookspec(firstresult=True)
+    def mdp_fetch_weights(self, ref: str) -> WeightsInfo | None:
+        """Downloads weights that are not here, and describes them. None: not a kind of ours.
+
+        Raises:
+            WeightsError: There are no such weights, or they cannot be fetched; says what to place where.
+        """
+
+    @hookspec
+    def mdp_list_weights(self) -> list[WeightsInfo] | None:
+        """Returns the built-in weights and those that were downloaded."""
 
     @hookspec
     def mdp_run_started(self, run: RunInfo) -> None:

@@ -22,13 +22,14 @@ from typing import Any
 import pluggy
 
 from mdp_core.errors import MdpError, ObserverWarning, PluginError
-from mdp_core.plugins.hookspecs import Hooks
+from mdp_core.plugins.hookspecs import Hooks, WeightsInfo
 from mdp_core.plugins.registry_file import RegistryFile, load_registry_file
 from mdp_core.plugins.version import API_VERSION
 from mdp_core.settings import StageConfig, file_sha256
 
-KINDS = ("dataset", "prior", "clusterer", "detector", "refiner", "segmenter", "observer")
+KINDS = ("dataset", "pretrainer", "prior", "clusterer", "detector", "refiner", "segmenter", "observer")
 GROUP = "mdp"
+_WEIGHTS_HOOKS = ("mdp_describe_weights", "mdp_fetch_weights", "mdp_list_weights")
 
 
 @dataclass(frozen=True)
@@ -132,16 +133,19 @@ class PluginHost:
 
     def _load(self, name: str, distribution: str, version: str, load: Any, path: Path | None = None) -> None:
         """Loads one module and lets it register; whatever it raises makes it broken, not us."""
+        module: ModuleType | None = None
         try:
-            module: ModuleType = load()
+            module = load()
             registrar = _Registrar(module.__name__, distribution, version, file_sha256(path) if path else "")
             others = self._manager.get_plugins()
             self._manager.register(module, name=f"{name} ({distribution})")
             self._check_hooks(module)
             self._manager.subset_hook_caller("mdp_register", others)(registry=registrar)
-            if not registrar.plugins:
+            if not registrar.plugins and not any(hasattr(module, hook) for hook in _WEIGHTS_HOOKS):
                 raise PluginError("it registers nothing", hint="implement mdp_register(registry) with @hookimpl")
         except Exception as error:
+            if module is not None and self._manager.is_registered(module):
+                self._manager.unregister(module)
             text = error.message if isinstance(error, MdpError) else f"{type(error).__name__}: {error}"
             self.broken.append(Broken(name, distribution, version, text))
             return
@@ -189,6 +193,47 @@ class PluginHost:
         for b in self.broken:
             if b.version == "file":
                 raise PluginError(f"{b.distribution}: cannot be used as a plugin: {b.error}")
+
+    def describe_weights(self, ref: str) -> WeightsInfo:
+        """Returns what the plugins know of weights.
+
+        Raises:
+            WeightsError: There are no such weights.
+            PluginError: No plugin knows weights of this kind, or the one that does is broken.
+        """
+        return self._about_weights("mdp_describe_weights", ref)
+
+    def fetch_weights(self, ref: str) -> WeightsInfo:
+        """Downloads weights that are not here, and describes them.
+
+        Raises:
+            WeightsError: There are no such weights, or they cannot be fetched.
+            PluginError: As in ``describe_weights``.
+        """
+        return self._about_weights("mdp_fetch_weights", ref)
+
+    def list_weights(self) -> list[WeightsInfo]:
+        """Returns the built-in weights and those that were downloaded."""
+        found = self._call("mdp_list_weights")
+        return sorted((info for infos in found for info in infos), key=lambda info: info.ref)
+
+    def _about_weights(self, hook: str, ref: str) -> WeightsInfo:
+        info = self._call(hook, ref=ref)
+        if info is None:
+            broken = "; ".join(f"{b.entry_point} is broken: {b.error}" for b in self.broken)
+            raise PluginError(f"no plugin knows weights like {ref}", hint=broken or None)
+        if not isinstance(info, WeightsInfo):
+            raise PluginError(f"{hook}: a plugin returned {type(info).__name__}, not WeightsInfo")
+        return info
+
+    def _call(self, hook: str, **arguments: Any) -> Any:
+        """Calls a hook of the plugins' modules; what it raises that is not for people is a broken plugin's."""
+        try:
+            return getattr(self._manager.hook, hook)(**arguments)
+        except MdpError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{hook}{tuple(arguments.values())} failed ({type(error).__name__}: {error})") from error
 
     def names(self, kind: str) -> list[str]:
         """Returns the names of a kind's plugins, sorted."""

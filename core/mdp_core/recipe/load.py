@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +20,8 @@ from mdp_core.recipe.phrases import got
 from mdp_core.recipe.problems import InvalidRecipeError, Problem, did_you_mean, dotted
 from mdp_core.recipe.schema import Catalogue, DataSection, Header, ObserverSection, Recipe, StageSection
 from mdp_core.recipe.sentences import explain, explain_booleans
-from mdp_core.recipe.source import Keys, Node
-from mdp_core.settings import Settings, StageConfig
+from mdp_core.recipe.source import Keys, Node, marks
+from mdp_core.settings import Settings, StageConfig, stage_of, weight_paths
 
 ModelT = TypeVar("ModelT", bound=Settings)
 _STAGE_ID = re.compile(r"[a-z][a-z0-9-]*")
@@ -76,6 +77,7 @@ def load_recipe(
         raise InvalidRecipeError(name, problems)
     merged = merge(tree, over, catalogue)
     complete, failed = substitute(merged, environ, problems)
+    problems += _not_finite(complete)
     recipe = _Checker(catalogue, complete, problems, failed).recipe()
     if problems or recipe is None:
         raise InvalidRecipeError(name, problems)
@@ -177,8 +179,30 @@ class _Checker:
         for name, section in node.mapping.items():
             stage = self._stage(name, section, list(node.mapping))
             if stage:
+                self._weights(name, section, stage.config, node)
                 found[name] = stage
         return found
+
+    def _weights(self, name: str, section: Node, config: StageConfig, pipeline: Node) -> None:
+        """Checks that each ``stage:NAME`` names a pretrainer that stands before the stage."""
+        names = list(pipeline.mapping)
+        kinds = {stage: _kind_of(stage, node) for stage, node in pipeline.mapping.items()}
+        earlier = [stage for stage in names[: names.index(name)] if kinds[stage] == "pretrainer"]
+        for path, ref in weight_paths(config):
+            wanted = stage_of(ref)
+            if wanted is None or wanted in earlier:
+                continue
+            there = f"before it are: {', '.join(earlier)}" if earlier else "there is none before it"
+            if wanted == name:
+                message = f"a stage cannot take its own weights; name a pretrainer before it ({there})"
+            elif kinds.get(wanted) == "pretrainer":
+                message = f"the pretrainer '{wanted}' comes after this stage; put it before ({there})"
+            elif wanted in names:
+                message = f"stage '{wanted}' is a {kinds[wanted]}, and only a pretrainer makes weights ({there})"
+            else:
+                message = f"no pretrainer named '{wanted}' before this stage{did_you_mean(wanted, earlier)} ({there})"
+            place = section.get(path)
+            self._report(place or section, ("pipeline", name, *path), message, at_key=place is None)
 
     def _stage(self, name: str, node: Node, names: list[str]) -> StageSection | None:
         path = ("pipeline", name)
@@ -262,8 +286,21 @@ class _Checker:
         return None
 
 
+def _not_finite(tree: Node) -> Iterator[Problem]:
+    """Yields the numbers that JSON has no words for, and so neither a key nor a record of a run."""
+    for path, (_, mark) in marks(tree).items():
+        node = tree.get(path)
+        if node is not None and isinstance(node.value, float) and not math.isfinite(node.value):
+            yield Problem(mark, dotted(path), "a setting is a finite number; write null where there is to be no limit")
+
+
 def _without(node: Node, keys: Sequence[str]) -> Node:
     return replace(node, value={name: child for name, child in node.mapping.items() if name not in keys})
+
+
+def _kind_of(name: str, section: Node) -> str:
+    given = section.mapping.get("kind")
+    return name if given is None else str(given.value)
 
 
 def _a(kind: str) -> str:

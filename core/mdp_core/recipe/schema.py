@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny
 
 from mdp_core.settings import NoEffect, Settings, StageConfig
 
-STAGE_KINDS = ("prior", "clusterer", "detector", "refiner", "segmenter")
+STAGE_KINDS = ("pretrainer", "prior", "clusterer", "detector", "refiner", "segmenter")
 """Kinds of stages of a pipeline, in their usual order."""
 
 EvaluationName = Literal["clustering"]
@@ -55,7 +55,7 @@ class StageSection(Settings):
     """One stage of the pipeline."""
 
     kind: str
-    """``prior``, ``clusterer``, ``detector``, ``refiner`` or ``segmenter``."""
+    """``pretrainer``, ``prior``, ``clusterer``, ``detector``, ``refiner`` or ``segmenter``."""
     use: str
     """Name of the plugin, without aliases."""
     input: str | None = None

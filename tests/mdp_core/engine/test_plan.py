@@ -27,8 +27,8 @@ def images(train: str = "train", evaluate: str | None = "val", truth: str | None
 
 
 def plan(host: PluginHost, *overrides: str, **options: Any) -> Plan:
-    until = options.pop("until", None)
-    return make_plan(load_recipe(RECIPE, overrides, host, {}).recipe, host, images(**options), until=until)
+    chosen = {name: options.pop(name) for name in ("until", "pretrain") if name in options}
+    return make_plan(load_recipe(RECIPE, overrides, host, {}).recipe, host, images(**options), **chosen)
 
 
 def keys(made: Plan) -> dict[str, str]:
@@ -127,3 +127,87 @@ def test_until(host: PluginHost) -> None:
     assert {s.stage for s in plan(host, until="clusterer").steps} == {"prior", "clusterer"}
     with pytest.raises(RecipeError, match="no such stage"):
         plan(host, until="detectr")
+
+
+FIRST = ("pipeline={pretrainer: {use: mean}, prior: {weights: 'stage:pretrainer'}}",)
+"""A pretrainer before the prior of the toy recipe, which reads its weights."""
+
+
+def test_weights_of_a_pretrainer_come_first(host: PluginHost) -> None:
+    made = plan(host, *FIRST)
+    assert [s.id for s in made.steps][:3] == ["pretrainer.fit", "prior.mine[train]", "prior.mine[eval]"]
+    assert made.step("pretrainer.fit").inputs == {}
+    assert made.step("prior.mine[eval]").inputs == {"weights:pretrainer": "pretrainer.fit"}
+    assert made.step("clusterer.embed[eval]").inputs == {"instances": "prior.mine[eval]"}
+    assert made.weights == {"pretrainer": "pretrainer.fit"}
+    assert [r.title for r in made.rows] == ["prior + clusterer", "detector + refiner", "segmenter"]
+    assert {s.id: s.key for s in plan(host).steps}.keys() | {"pretrainer.fit"} == {s.id for s in made.steps}
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("pretrainer.iters=9", {"pretrainer", "prior", "clusterer", "detector", "refiner", "segmenter"}),
+        ("pretrainer.threads=9", set()),
+        ("seed=8", {"pretrainer", "prior", "clusterer", "detector", "refiner", "segmenter"}),
+        ("prior.contrast=2", {"prior", "clusterer", "detector", "refiner", "segmenter"}),
+        ("refiner.threshold=0.7", {"refiner", "segmenter"}),
+    ],
+)
+def test_a_training_counts_as_what_it_was_made_of(host: PluginHost, override: str, changed: set[str]) -> None:
+    before, after = keys(plan(host, *FIRST)), keys(plan(host, *FIRST, override))
+    really = {name for name in before if before[name] != after[name]}
+    assert really == {name for name in before if name.split(".")[0] in changed}
+
+
+def test_the_name_of_a_pretrainer_is_in_no_key(host: PluginHost) -> None:
+    other = plan(host, "pipeline={base: {kind: pretrainer, use: mean}, prior: {weights: 'stage:base'}}")
+    assert keys(other)["prior.mine[eval]"] == keys(plan(host, *FIRST))["prior.mine[eval]"]
+    assert keys(other)["prior.mine[eval]"] != keys(plan(host))["prior.mine[eval]"]
+
+
+ROUNDS = (
+    "pipeline={pretrainer: {use: mean}, prior: {weights: 'stage:pretrainer'}, "
+    "second: {kind: pretrainer, use: mean, init: 'stage:pretrainer'}, "
+    "again: {kind: prior, use: bright, weights: 'stage:second'}, clusterer: {}}"
+)
+
+
+def test_a_prior_gives_its_masks_to_the_pretrainer_after_it(host: PluginHost) -> None:
+    made = plan(host, ROUNDS)
+    assert [s.id for s in made.steps if s.kind in ("pretrainer", "prior") and s.role == "train"] == [
+        "pretrainer.fit", "prior.mine[train]", "second.fit", "again.mine[train]",
+    ]  # fmt: skip
+    assert made.step("second.fit").inputs == {"instances": "prior.mine[train]", "weights:pretrainer": "pretrainer.fit"}
+    assert made.step("again.mine[train]").inputs == {"weights:second": "second.fit"}
+    assert made.step("clusterer.embed[train]").inputs == {"instances": "again.mine[train]"}
+    before, after = keys(made), keys(plan(host, ROUNDS, "prior.contrast=2"))
+    assert before["pretrainer.fit"] == after["pretrainer.fit"]
+    assert before["second.fit"] != after["second.fit"]
+    late = plan(host, "pipeline.late={kind: pretrainer, use: mean}")
+    assert late.step("late.fit").inputs == {"instances": "prior.mine[train]"}, "clusters and detections are no prior's masks"
+
+
+def test_a_pretrainer_alone(host: PluginHost) -> None:
+    others = [f"pipeline.{stage}=null" for stage in ("prior", "clusterer", "detector", "refiner", "segmenter")]
+    made = plan(host, *others, "pipeline.pretrainer={use: mean}")
+    assert [s.id for s in made.steps] == ["pretrainer.fit"]
+    assert made.rows == made.localisation == ()
+
+
+def test_only_what_the_weights_are_made_of(host: PluginHost) -> None:
+    first = plan(host, ROUNDS, pretrain="pretrainer", evaluate=None)
+    assert [s.id for s in first.steps] == ["pretrainer.fit"]
+    second = plan(host, ROUNDS, "pipeline.second.input=prior", pretrain="second", evaluate=None)
+    assert [s.id for s in second.steps] == ["pretrainer.fit", "prior.mine[train]", "second.fit"]
+    assert second.outputs == {"pretrainer": "pretrainer.fit", "prior": "prior.mine[train]", "second": "second.fit"}
+    assert second.weights == {"pretrainer": "pretrainer.fit", "second": "second.fit"}
+    whole = keys(plan(host, ROUNDS))
+    assert all(whole[s.id] == s.key for s in second.steps), "the whole recipe finds them in the store"
+    behind_clusters = plan(host, "pipeline.late={kind: pretrainer, use: mean}", pretrain="late", evaluate=None)
+    assert [s.id for s in behind_clusters.steps] == ["prior.mine[train]", "late.fit"]
+
+
+def test_a_pretrainer_takes_masks_alone(host: PluginHost) -> None:
+    with pytest.raises(RecipeError, match=r"pipeline\.late needs masks, but its input 'clusterer' makes clustered masks"):
+        plan(host, "pipeline.late={kind: pretrainer, use: mean, input: clusterer}")

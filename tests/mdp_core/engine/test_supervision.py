@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -51,6 +52,33 @@ def test_what_a_plugin_declares_comes_first() -> None:
     assert labels_behind(Declared(init="timm:resnet50")) == (
         "boxes of the training split; weights timm:resnet50 (not known to be self-supervised)"
     )
+
+
+def test_weights_of_this_run_are_as_unlabelled_as_the_stage_that_made_them() -> None:
+    own = Config(init="stage:pretrainer")
+    assert labels_behind(own) is None
+    assert labels_behind(own, {"prior": "boxes"}) is None
+    assert labels_behind(own, {"pretrainer": "weights timm:resnet50 (not known to be self-supervised)"}) == (
+        "weights stage:pretrainer (weights timm:resnet50 (not known to be self-supervised))"
+    )
+
+
+def test_a_plan_follows_weights_to_the_stage_that_made_them() -> None:
+    tests = Path(__file__).parents[2]
+    host = load_plugins([tests / "toy_method.py"])
+    images = ImageSet("train", (), (), "fingerprint", None)
+    stages = "pipeline={pretrainer: {use: mean}, prior: {weights: 'stage:pretrainer'}}"
+
+    def used(*overrides: str) -> dict[str, str]:
+        loaded = load_recipe(str(tests / "toy.yaml"), [stages, *overrides], host, {})
+        return dict(make_plan(loaded.recipe, host, {"train": images}).labels_used)
+
+    assert used() == {}
+    labelled = "weights timm:resnet50 (not known to be self-supervised)"
+    assert used("pretrainer.init=timm:resnet50") == {
+        "pretrainer": labelled,
+        "prior": f"weights stage:pretrainer ({labelled})",
+    }
 
 
 def test_a_plan_says_which_stages_use_labels() -> None:

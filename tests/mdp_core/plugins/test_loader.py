@@ -97,6 +97,38 @@ def test_what_breaks_a_plugin_is_said(install: Install, source: str, words: str)
     assert words in load_plugins().broken[0].error
 
 
+WEIGHTS = """
+from mdp_core.api import WeightsInfo, hookimpl
+
+@hookimpl
+def mdp_describe_weights(ref):
+    return {answer}
+"""
+
+
+def test_a_package_may_know_of_weights_alone(install: Install) -> None:
+    install("others-weights", WEIGHTS.format(answer="WeightsInfo(ref, 'here', 'CC0') if ref == 'timm:zzz' else None"))
+    host = load_plugins()
+    assert not any(b.distribution == "others-weights" for b in host.broken)
+    assert host.describe_weights("timm:zzz").licence == "CC0"
+    assert host.describe_weights("builtin:random").origin == "made by code", "others' weights are still known"
+    with pytest.raises(PluginError, match="no plugin knows weights like ftp:x"):
+        host.describe_weights("ftp:x")
+
+
+def test_a_broken_package_is_not_asked_about_weights(install: Install) -> None:
+    install("bad-weights", WEIGHTS.format(answer="1 / 0") + "\n@hookimpl\ndef mdp_no_such_hook():\n    pass\n")
+    host = load_plugins()
+    assert any(b.distribution == "bad-weights" and "unknown hook" in b.error for b in host.broken)
+    assert host.describe_weights("builtin:random").origin == "made by code"
+
+
+def test_what_a_package_answers_about_weights_is_checked(install: Install) -> None:
+    install("odd-weights", WEIGHTS.format(answer="'some weights'"))
+    with pytest.raises(PluginError, match="mdp_describe_weights: a plugin returned str, not WeightsInfo"):
+        load_plugins().describe_weights("builtin:random")
+
+
 def test_strict_mode_refuses_broken_plugins(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("mdp-broken", "raise RuntimeError('no')")
     monkeypatch.setenv("MDP_STRICT_PLUGINS", "1")

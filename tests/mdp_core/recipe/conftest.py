@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mdp_core.errors import PluginError, WeightsError
 from mdp_core.recipe import InvalidRecipeError, LoadedRecipe, RecipeText, load_recipe
-from mdp_core.settings import NoEffect, OnlyFor, Settings, StageConfig
+from mdp_core.settings import NoEffect, OnlyFor, Settings, StageConfig, WeightsRef
 
 
 class VocConfig(StageConfig):
@@ -43,8 +43,13 @@ class AffinityConfig(StageConfig):
 
 
 class LostConfig(StageConfig):
-    weights: str = "builtin:random"
+    weights: WeightsRef = "builtin:random"
+    more: tuple[WeightsRef, ...] = ()
     seeds: int = Field(100, ge=1)
+
+
+class DinoConfig(StageConfig):
+    init: WeightsRef | None = None
 
 
 class EmbedSettings(Settings):
@@ -106,6 +111,7 @@ class MlflowConfig(StageConfig):
 PLUGINS: dict[tuple[str, str], type[StageConfig] | str] = {
     ("dataset", "voc"): VocConfig,
     ("dataset", "shapes"): ShapesConfig,
+    ("pretrainer", "dino"): DinoConfig,
     ("prior", "dino-affinity"): AffinityConfig,
     ("prior", "lost"): LostConfig,
     ("prior", "broken"): "prior:broken from mdp-broken 1.0: broken:X cannot be imported (ImportError: no module named nothing)",

@@ -138,6 +138,7 @@ def test_extends(folder: Path, toy: str, catalogue: Catalogue) -> None:
         "use": "lost",
         "input": None,
         "weights": "builtin:random",
+        "more": [],
         "seeds": 7,
     }
     assert [path.name for path in loaded.files] == ["mine.yaml", "base.yaml", "short.yaml"]

@@ -53,10 +53,10 @@ GOLDEN = """\
   recipes/pascal.yaml:12:35: pipeline.detector.fit.amp: expected true or false, got 'maybe'
   recipes/pascal.yaml:12:46: pipeline.detector.fit.lr: expected a number > 0, got true
   recipes/pascal.yaml:12:66: pipeline.detector.fit.mm_overrides: expected a mapping, got 3
-  recipes/pascal.yaml:13:3: pipeline.crf.kind: required setting is missing, as 'crf' is no kind of stage (there are: prior, clusterer, detector, refiner, segmenter)
+  recipes/pascal.yaml:13:3: pipeline.crf.kind: required setting is missing, as 'crf' is no kind of stage (there are: pretrainer, prior, clusterer, detector, refiner, segmenter)
   recipes/pascal.yaml:14:18: pipeline.refiner.use: no refiner named 'confidense', did you mean 'confidence'? (there are: confidence, dense-crf)
   recipes/pascal.yaml:14:37: pipeline.refiner.input: no stage named 'crff' before this one, did you mean 'crf'? (before it are: prior, clusterer, detector, crf)
-  recipes/pascal.yaml:15:17: pipeline.other.kind: no kind of stage named 'refinr', did you mean 'refiner'? (there are: prior, clusterer, detector, refiner, segmenter)
+  recipes/pascal.yaml:15:17: pipeline.other.kind: no kind of stage named 'refinr', did you mean 'refiner'? (there are: pretrainer, prior, clusterer, detector, refiner, segmenter)
   recipes/pascal.yaml:16:3: pipeline.segmenter: no such weights: gone (download them)
   recipes/pascal.yaml:17:12: evaluate.0: expected 'clustering', got 'clusterin', did you mean 'clustering'?
   recipes/pascal.yaml:18:9: device: expected auto, cpu, cuda or one GPU such as cuda:1, got 'gpu'
@@ -132,7 +132,7 @@ def test_all_mistakes_come_together_with_their_places(folder: Path, catalogue: C
             "  prior: {topk: 0.3}",
             "  priors: {topk: 0.3}",
             "4:3: pipeline.priors.kind: required setting is missing, as 'priors' is no kind of stage, did you mean 'prior'? "
-            "(there are: prior, clusterer, detector, refiner, segmenter)",
+            "(there are: pretrainer, prior, clusterer, detector, refiner, segmenter)",
         ),
         (
             "  prior: {topk: 0.3}",
@@ -143,6 +143,11 @@ def test_all_mistakes_come_together_with_their_places(folder: Path, catalogue: C
             "  segmenter: {use: deeplabv3}",
             "  segmenter: {}",
             "8:3: pipeline.segmenter.use: required setting is missing; expected a segmenter (there are: deeplabv3)",
+        ),
+        (
+            "{model: {depth: 18}}",
+            "{clip: [1, .inf]}",
+            "6:71: pipeline.detector.fit.mm_overrides.clip.1: a setting is a finite number; write null where there is to be no limit",
         ),
         ("clusters: 5", "range: [2, 1]", "5:3: pipeline.clusterer: range is written lowest first"),
         ("clusters: 5", "range: 5", "5:22: pipeline.clusterer.range: expected a list of 2 integers, got 5"),
@@ -184,6 +189,76 @@ def test_removing_a_stage_that_is_not_there(toy: str, mistakes: Mistakes) -> Non
     assert mistakes(toy, "pipeline.refinr=null") == [
         "--set pipeline.refinr=null: pipeline.refinr: no stage to remove, did you mean 'refiner'?; "
         "a stage with default settings is written refinr: {}"
+    ]
+
+
+PRETRAINED = """\
+name: toy
+data: {use: shapes}
+pipeline:
+  pretrainer: {use: dino}
+  second: {kind: pretrainer, use: dino, init: stage:pretrainer}
+  prior:
+    use: lost
+    weights: stage:second
+    more: [stage:pretrainer]
+  last: {kind: pretrainer, use: dino}
+"""
+
+
+def test_weights_of_earlier_pretrainers(load: Load) -> None:
+    loaded = load(PRETRAINED)
+    assert [(s.kind, s.use) for s in loaded.recipe.pipeline.values()][:2] == [("pretrainer", "dino")] * 2
+    assert loaded.resolved["pipeline"]["prior"]["weights"] == "stage:second"
+    assert loaded.resolved["pipeline"]["prior"]["more"] == ["stage:pretrainer"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "stage:second",
+            "stage:secnd",
+            "8:14: pipeline.prior.weights: no pretrainer named 'secnd' before this stage, did you mean 'second'? "
+            "(before it are: pretrainer, second)",
+        ),
+        (
+            "stage:second",
+            "stage:last",
+            "8:14: pipeline.prior.weights: the pretrainer 'last' comes after this stage; put it before "
+            "(before it are: pretrainer, second)",
+        ),
+        (
+            "[stage:pretrainer]",
+            "[stage:pretrainer, stage:prior]",
+            "9:30: pipeline.prior.more.1: a stage cannot take its own weights; name a pretrainer before it "
+            "(before it are: pretrainer, second)",
+        ),
+        (
+            "last: {kind: pretrainer, use: dino}",
+            "last: {kind: pretrainer, use: dino, init: stage:prior}",
+            "10:45: pipeline.last.init: stage 'prior' is a prior, and only a pretrainer makes weights "
+            "(before it are: pretrainer, second)",
+        ),
+        (
+            "pretrainer: {use: dino}",
+            "pretrainer: {use: dino, init: stage:base}",
+            "4:33: pipeline.pretrainer.init: no pretrainer named 'base' before this stage (there is none before it)",
+        ),
+        (
+            "stage:second",
+            "'stage:'",
+            "8:14: pipeline.prior.weights: weights are written timm:NAME, file:PATH, builtin:NAME or stage:NAME",
+        ),
+    ],
+)
+def test_weights_of_no_earlier_pretrainer(mistakes: Mistakes, old: str, new: str, line: str) -> None:
+    assert mistakes(PRETRAINED.replace(old, new)) == [f"recipes/toy.yaml:{line}"]
+
+
+def test_a_reference_to_a_removed_pretrainer_is_an_error_of_the_recipe(mistakes: Mistakes) -> None:
+    assert mistakes(PRETRAINED, "second=null") == [
+        "recipes/toy.yaml:8:14: pipeline.prior.weights: no pretrainer named 'second' before this stage (before it are: pretrainer)"
     ]
 
 

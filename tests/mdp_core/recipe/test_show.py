@@ -91,12 +91,12 @@ def test_what_is_shown_loads_to_the_same_recipe(toy: str, load: Load, resolved: 
     assert again.recipe.data.config.model_dump()["train"] == "${X}"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(
     names=st.dictionaries(st.text(max_size=6), st.text(max_size=8), max_size=3),
-    lr=st.floats(min_value=0, exclude_min=True, allow_nan=False),
+    lr=st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False),
     overrides=st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6),
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6),
         lambda t: st.lists(t, max_size=3) | st.dictionaries(st.text(max_size=5), t, max_size=3),
         max_leaves=6,
     ),

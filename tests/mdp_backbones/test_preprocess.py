@@ -8,8 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdp_vit.preprocess import (
+from mdp_backbones.preprocess import (
+    HALF,
+    IMAGENET,
     WINDOW,
+    Normalisation,
     fill_outside,
     in_batches,
     pad_to_multiple,
@@ -53,23 +56,40 @@ def test_padding_repeats_the_edge(height, width, multiple):
             assert (padded[y, x] == pixels[min(y, height - 1), min(x, width - 1)]).all()
 
 
-def test_normalisation_literally():
+@pytest.mark.parametrize(
+    ("normalisation", "means", "stds", "pixel"),
+    [
+        (IMAGENET, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), [124, 116, 104]),
+        (HALF, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), [128, 128, 128]),
+        (Normalisation((0.0, 0.25, 1.0), (1.0, 0.5, 0.1)), (0.0, 0.25, 1.0), (1.0, 0.5, 0.1), [0, 64, 255]),
+    ],
+)
+def test_normalisation_literally(normalisation, means, stds, pixel):
     one, two = image(3, 4, 1), image(3, 4, 2)
-    tensor = to_input([one, two], torch.device("cpu"))
+    tensor = to_input([one, two], torch.device("cpu"), normalisation)
     assert tensor.dtype == torch.float32
     assert tensor.shape == (2, 3, 3, 4)
-    for channel, (mean, std) in enumerate(zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)):
+    for channel, (mean, std) in enumerate(zip(means, stds, strict=True)):
         wanted = (two[..., channel] / 255 - mean) / std
         np.testing.assert_allclose(tensor[1, channel].numpy(), wanted, atol=1e-6)
+    assert normalisation.mean_pixel.dtype == np.uint8
+    assert normalisation.mean_pixel.tolist() == pixel
+    nearly_zero = to_input([normalisation.mean_pixel[None, None]], torch.device("cpu"), normalisation)
+    assert (nearly_zero.abs().flatten() <= torch.tensor([0.51 / 255 / std for std in stds])).all()
 
 
-def test_outside_becomes_the_mean_colour():
+def test_pixels_are_normalised_by_imagenet_unless_told_otherwise():
+    assert (to_input([image(2, 3)], torch.device("cpu")) == to_input([image(2, 3)], torch.device("cpu"), IMAGENET)).all()
+
+
+def test_outside_becomes_the_colour_given():
     pixels, mask = image(5, 6), np.zeros((5, 6), bool)
     mask[1:3, 2:4] = True
-    filled = fill_outside(pixels, mask)
+    filled = fill_outside(pixels, mask, IMAGENET.mean_pixel)
     assert filled.dtype == np.uint8
     assert (filled[mask] == pixels[mask]).all()
     assert (filled[~mask] == [124, 116, 104]).all()
+    assert (fill_outside(pixels, mask, HALF.mean_pixel)[~mask] == 128).all()
 
 
 @given(st.lists(st.integers(1, 4), max_size=60), st.integers(1, 5))

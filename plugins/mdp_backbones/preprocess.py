@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -19,10 +20,31 @@ from torch import Tensor
 
 from mdp_core.api import Pixels
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-MEAN_COLOUR = np.array([round(255 * value) for value in IMAGENET_MEAN], dtype=np.uint8)
-"""ImageNet's mean colour as a pixel, uint8 (3,): what a network normalised by it sees as (almost) zero."""
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How a network wants its pixels: (value / 255 - mean) / std, channel by channel (red, green, blue).
+
+    Attributes:
+        mean: Mean of each channel, in [0, 1].
+        std: Standard deviation of each channel, above 0.
+    """
+
+    mean: Colour
+    std: Colour
+
+    @property
+    def mean_pixel(self) -> NDArray[np.uint8]:
+        """The mean colour as a pixel, uint8 (3,): what the network sees as (almost) zero."""
+        return np.array([round(255 * value) for value in self.mean], dtype=np.uint8)
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and spread of ImageNet: DINO, DINOv2, DINOv3, iBOT, MAE, MoCo and most others."""
+HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""-1 to 1: supervised networks of the "augreg" kind."""
 
 WINDOW = 4
 """How many batches of prepared images may wait while batches of equal size fill up."""
@@ -52,11 +74,11 @@ def pad_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
     return np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge") if below or right else pixels
 
 
-def to_input(pixels: Sequence[Pixels], device: torch.device) -> Tensor:
+def to_input(pixels: Sequence[Pixels], device: torch.device, normalisation: Normalisation = IMAGENET) -> Tensor:
     """Stacks and normalises images of one size: uint8 (H, W, 3) each → float32 (B, 3, H, W) on ``device``."""
     stacked = torch.from_numpy(np.stack(pixels)).to(device)
-    mean = torch.tensor(IMAGENET_MEAN, device=device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=device)[:, None, None]
+    mean = torch.tensor(normalisation.mean, device=device)[:, None, None]
+    std = torch.tensor(normalisation.std, device=device)[:, None, None]
     floats = stacked.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return floats.div_(255.0).sub_(mean).div_(std)  # in place: at 960 px each copy is 15 MB an image
 
@@ -114,6 +136,9 @@ def in_batches(inputs: Iterable[Pixels], run: Callable[[list[Pixels]], Sequence[
         yield done.pop(index)
 
 
-def fill_outside(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
-    """Returns a copy of uint8 (H, W, 3) whose pixels outside bool (H, W) are ImageNet's mean colour."""
-    return np.where(mask[..., None], pixels, MEAN_COLOUR)
+def fill_outside(pixels: Pixels, mask: NDArray[np.bool_], colour: NDArray[np.uint8]) -> Pixels:
+    """Returns a copy of uint8 (H, W, 3) whose pixels outside bool (H, W) are ``colour``, uint8 (3,).
+
+    ``Normalisation.mean_pixel`` of the network that will see the picture is the colour that says least.
+    """
+    return np.where(mask[..., None], pixels, colour)

@@ -1,0 +1,1 @@
+"""Pretraining: backbones that learn from images without labels."""

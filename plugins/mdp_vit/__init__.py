@@ -1,1 +1,0 @@
-"""Vision Transformers for plugins: loading, features, preprocessing (a library, not a plugin)."""
