@@ -70,6 +70,7 @@ class DinoAffinity(GroupingPrior[DinoAffinityConfig]):
             mask, source = object_patches(
                 own_keys, query, topk=config.topk, centre_keys=config.centre_keys, features=own_features
             )
+            mask = balanced(own_features, mask, config.balance)
             grid = mask.cpu().numpy().reshape(block.grid)
             masks.append(component_of(grid, divmod(source, block.grid[1])) if config.component == "source" else grid)
         return masks
@@ -109,6 +110,32 @@ def object_patches(
     source = int(order[0])
     similar = proposals[features[proposals] @ features[source] > 0]  # P': Eq. 2 in row s
     return features @ features[similar].sum(dim=0) > 0, source  # Σ_{i∈P'} A_ij > 0
+
+
+@torch.inference_mode()
+def balanced(features: Tensor, mask: Tensor, rounds: int) -> Tensor:
+    """Moves the border between mask and rest halfway between their means: two-means clustering that starts from the mask.
+
+    With centred features zero lies at the image's mean f·o + (1-f)·b, for an object that covers the share f and has the mean
+    feature o on a background b: a patch that is only f object counts as one. Halfway it has to be half.
+
+    Args:
+        features: float (N, d).
+        mask: bool (N,).
+        rounds: How often; it ends early where nothing changes.
+
+    Returns:
+        bool (N,); the mask itself where it is empty or everything.
+    """
+    for _ in range(rounds):
+        if not mask.any() or mask.all():
+            break
+        inside, outside = features[mask].mean(dim=0), features[~mask].mean(dim=0)
+        moved = (features - (inside + outside) / 2) @ (inside - outside) > 0
+        if torch.equal(moved, mask):
+            break
+        mask = moved
+    return mask
 
 
 def component_of(mask: Bitmap, source: tuple[int, int]) -> Bitmap:

@@ -35,5 +35,9 @@ class DinoAffinityConfig(StageConfig):
     centre_keys: bool = False
     """Subtract the image's mean key (or whatever facet says) first. Networks whose keys all point one way (untrained ones) need
     it."""
+    balance: int = Field(0, ge=0, le=20)
+    """Rounds in which zero affinity is moved halfway between the mean feature of the mask and that of the rest. An image's mean
+    lies nearer to what covers more of it, mostly the background, so that masks with centred keys reach beyond the object's edge;
+    one to three rounds take that back. 0: the paper's rule."""
     batch: Annotated[int, NoEffect] = Field(8, ge=1)
     """Images of equal size that go through the network together."""

@@ -31,7 +31,7 @@ class ImageBank:
         side: Side of the squares, in pixels.
         memory: GiB that they may take.
         workers: Threads that read images.
-        context: Device, and who hears of the progress.
+        context: Device.
     """
 
     def __init__(

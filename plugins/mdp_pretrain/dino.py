@@ -81,7 +81,8 @@ def make_views(
     if train.mask_view == "same" or (not train.patch_loss and not train.same_view):
         turns, student = [Turn(), Turn()], teacher
     else:
-        turns = [Turn(int(torch.randint(4, (), generator=draw)), bool(torch.rand((), generator=draw) < 0.5)) for _ in large]
+        mirror = 0.5 if views.flip == "horizontal" else 0.0
+        turns = [Turn(int(torch.randint(4, (), generator=draw)), bool(torch.rand((), generator=draw) < mirror)) for _ in large]
         student = [finish(crops.turned(t.quarters, t.mirrored)) for crops, t in zip(large, turns, strict=True)]
     small = [finish(crop(batch, views, local=True, objects=objects, draw=draw)) for _ in range(views.local_count)]
     side = views.size // patch

@@ -67,6 +67,8 @@ class Dino(Pretrainer[DinoConfig]):
         card = Card(
             arch=self.config.arch,
             arch_settings={"img_size": self.config.views.size},
+            mean=trainer.normalisation.mean,
+            std=trainer.normalisation.std,
             description=f"DINO, {self.config.train.iters} iterations of {self.config.train.batch} images, {len(images)} images in all",
             trained_by=f"mdp pretrain, pretrainer dino, seed {self.context.seed}",
         )

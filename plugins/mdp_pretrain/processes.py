@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
@@ -13,14 +12,17 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import multiprocessing
 
-from mdp_core.api import StageError
+from mdp_core.api import MdpError, StageError
 from mdp_mmengine.launch import Place, join
 
 __all__ = ["together"]
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others before it gives up."""
+GRACE = 5.0
+"""Seconds that a child which has failed may take to end and to leave its message."""
 
 
 @contextmanager
@@ -46,28 +48,48 @@ def together(devices: int, device: str, work: Path, child: Callable[[Place], Non
         raise StageError(f"devices: {devices}, but there are {torch.cuda.device_count()} GPUs")
     meeting = work / f"meeting-{os.getpid()}"
     meeting.unlink(missing_ok=True)
-    start = multiprocessing.get_context("spawn").Process
-    children = [
-        start(target=_child, args=(rank, devices, device, str(meeting), child, os.getpid()), daemon=True)
-        for rank in range(1, devices)
-    ]
-    for process in children:
-        process.start()
+    threads = torch.get_num_threads()
+    children = multiprocessing.start_processes(
+        _child, (devices, device, str(meeting), child, os.getpid()), nprocs=devices - 1, join=False, daemon=True
+    )
     try:
         yield _meet(0, devices, device, str(meeting))
-        for process in children:
-            process.join()
-    except Exception as error:
-        codes = [process.exitcode for process in children]
-        if any(code not in (None, 0) for code in codes):
-            raise StageError(f"a training process failed (exit codes {codes}); its messages stand in the log") from error
+        while not _ended(children, None):
+            pass
+    except MdpError:
+        raise
+    except Exception:  # most often the others' breaking off; then one of them knows more
+        _ended(children, GRACE)
         raise
     finally:
-        for process in children:
+        for process in children.processes:
             process.kill()
+            process.join()
         if dist.is_initialized():
             dist.destroy_process_group()
+        torch.set_num_threads(threads)
         meeting.unlink(missing_ok=True)
+
+
+def _ended(children: multiprocessing.ProcessContext, timeout: float | None) -> bool:
+    """Waits until a child ends; returns whether all have.
+
+    Raises:
+        StageError: One failed.
+    """
+    try:
+        return children.join(timeout)
+    except multiprocessing.ProcessExitedException as error:
+        raise StageError(
+            f"training process {error.error_index + 1} of this machine was killed ({error.signal_name or error.exit_code})",
+            hint="is the memory enough for all of them? Run the same command again: it continues from the last checkpoint",
+        ) from error
+    except multiprocessing.ProcessRaisedException as error:
+        lines = str(error).rstrip().splitlines()
+        last = max(index for index, line in enumerate(lines) if line and not line.startswith(" "))  # a hint comes after it
+        message = lines[last].removeprefix("mdp_core.errors.")
+        hint = " ".join(line.strip() for line in lines[last + 1 :]) or None
+        raise StageError(f"training process {error.error_index + 1} of this machine failed: {message}", hint=hint) from error
 
 
 def _meet(rank: int, world: int, device: str, meeting: str) -> Place:
@@ -84,9 +106,9 @@ def _meet(rank: int, world: int, device: str, meeting: str) -> Place:
     return Place(rank, world, place)
 
 
-def _child(rank: int, world: int, device: str, meeting: str, child: Callable[[Place], None], parent: int) -> None:
+def _child(index: int, world: int, device: str, meeting: str, child: Callable[[Place], None], parent: int) -> None:
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    child(_meet(rank, world, device, meeting))
+    child(_meet(index + 1, world, device, meeting))
     dist.destroy_process_group()
 
 

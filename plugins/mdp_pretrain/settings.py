@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from mdp_core.api import NoEffect, Settings, StageConfig, WeightsRef
 
 Range = tuple[float, float]
+MIN_EPSILON = 0.02
+"""Lowest temperature for Sinkhorn-Knopp: the exponentials stay within float32."""
 
 
 class ColourConfig(Settings):
@@ -26,6 +28,11 @@ class ColourConfig(Settings):
     """Share of views without colour."""
     invert: float = Field(0.0, ge=0, le=1)
     """Share of views as a negative."""
+    shade: float = Field(0.0, ge=0, le=1)
+    """At most this much of a random smooth field of light and colour lies over a view, where 1 is white: what lies in light or
+    shadow is still the same."""
+    noise: float = Field(0.0, ge=0, le=1)
+    """Standard deviation of the noise on the pixels, at most, where 1 is white."""
     blur: float = Field(0.3, ge=0, le=1)
     """Share of views that are blurred, with a Gaussian of 0.1 to 2 pixels at 224 pixels, in proportion at other sizes."""
 
@@ -128,6 +135,22 @@ class TrainConfig(Settings):
     checkpoint_every: Annotated[int, NoEffect] = Field(500, ge=1)
     """Iterations between two resume files."""
 
+    @model_validator(mode="after")
+    def _possible(self) -> TrainConfig:
+        for name, pair in (("betas", self.betas), ("ema", self.ema)):
+            if not all(0 <= value <= 1 for value in pair) or (name == "betas" and 1 in pair):
+                raise ValueError(f"train.{name} are shares, from 0 to {'below ' * (name == 'betas')}1")
+        if min(self.weight_decay) < 0:
+            raise ValueError("train.weight_decay is not below 0")
+        lowest = MIN_EPSILON if self.centring == "sinkhorn" else 0.0
+        if min(self.teacher_temperature) < lowest or min(self.teacher_temperature) <= 0:
+            raise ValueError(
+                f"train.teacher_temperature is above 0, and at least {MIN_EPSILON} with sinkhorn, which computes exp(1 / temperature)"
+            )
+        if self.same_view and self.mask_view == "same":
+            raise ValueError("train.same_view needs train.mask_view: new, or a view would be compared with itself")
+        return self
+
 
 class DinoConfig(StageConfig):
     """Settings of ``dino``; the defaults are DINO's for ViT-S/16 (Caron et al. 2021), per iteration instead of epoch."""
@@ -135,7 +158,8 @@ class DinoConfig(StageConfig):
     arch: str = "vit_small_patch16_224"
     """The network, by timm's name: any vit_*, or mdp_vit_tiny (0.9 million parameters, patch 8) for a CPU."""
     init: WeightsRef | None = None
-    """Weights to start from; null: random ones."""
+    """Weights to start from, of the network that ``arch`` names; their positions are resampled to ``views.size``, and their
+    normalisation is kept. null: random ones."""
     image_side: int = Field(256, ge=16)
     """Images are kept in memory as squares of this side; views are cut out of them in their true proportions."""
     views: ViewsConfig = ViewsConfig()

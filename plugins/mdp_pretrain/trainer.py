@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdp_backbones import tiny
-from mdp_backbones.preprocess import IMAGENET, read_ahead
-from mdp_backbones.weights import load_vit
+from mdp_backbones.preprocess import read_ahead
+from mdp_backbones.vit import VitReader
 from mdp_core.api import Context, StageError
 from mdp_mmengine.checkpoints import Checkpoint, newest, save
 from mdp_mmengine.launch import Place
 from mdp_pretrain.bank import ImageBank
+from mdp_pretrain.build import build_backbone, build_network
 from mdp_pretrain.dino import Distillation, Network, cosine, make_views, temperature_at, without_fused_attention
 from mdp_pretrain.settings import DinoConfig
 from mdp_pretrain.views import Batch, crop, recolour
@@ -34,7 +34,6 @@ from mdp_pretrain.views import Batch, crop, recolour
 LOG_NAME = "log.jsonl"
 PROBE_IMAGES = 256
 """Images of the retrieval curve, at most."""
-MEAN, STD = torch.tensor(IMAGENET.mean), torch.tensor(IMAGENET.std)
 
 
 @dataclass(frozen=True)
@@ -49,32 +48,6 @@ class Point:
     momentum: float
     seconds: float
     retrieval: float | None = None
-
-
-def build_network(config: DinoConfig, context: Context) -> Network:
-    """Builds the student: a backbone whose positions are those of the large views, and its heads.
-
-    Raises:
-        StageError: timm does not know the architecture, or it is no ViT with a class token.
-        WeightsError: The initial weights are missing or do not fit.
-    """
-    if config.init is not None:
-        backbone = load_vit(config.init, context, arch=config.arch if _needs_arch(config.init) else None).reader.model
-        backbone.requires_grad_(True)
-    else:
-        try:
-            backbone = timm.create_model(config.arch, num_classes=0, dynamic_img_size=True, img_size=config.views.size)
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise StageError(
-                f"arch: {config.arch} cannot be built as a ViT for {config.views.size} px ({error})",
-                hint="arch: vit_small_patch16_224, vit_base_patch16_224, mdp_vit_tiny … (see timm.list_models('vit_*'))",
-            ) from error
-    patches = config.train.patch_loss > 0
-    return Network(backbone, config.head, patches=patches, masks=patches and config.train.mask[1] > 0)
-
-
-def _needs_arch(ref: str) -> bool:
-    return ref.startswith("file:") and not ref.split("#", maxsplit=1)[0].endswith(".safetensors")
 
 
 class Trainer:
@@ -97,9 +70,10 @@ class Trainer:
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
-            student = build_network(config, context)
+            student, self.normalisation = build_network(config, context)
             self.distillation = Distillation(student, config).to(place.device)
-        self.patch = int(student.backbone.patch_embed.patch_size[0])
+        self.mean, self.std = torch.tensor(self.normalisation.mean), torch.tensor(self.normalisation.std)
+        self.patch = VitReader(student.backbone).patch
         self._check_sizes()
         if place.device.type == "cpu":
             without_fused_attention(student)
@@ -115,10 +89,12 @@ class Trainer:
         self._resume()
 
     def _check_sizes(self) -> None:
-        for name, size in (("views.size", self.config.views.size), ("views.local_size", self.config.views.local_size)):
+        views = self.config.views
+        for name, size in (("views.size", views.size), ("views.local_size", views.local_size if views.local_count else 0)):
             if size % self.patch:
                 raise StageError(
-                    f"{name} {size} is no multiple of the patch, {self.patch}", hint=f"{size // self.patch * self.patch}"
+                    f"{name} {size} is no multiple of the patch, {self.patch}",
+                    hint=f"set it to {max(size // self.patch, 1) * self.patch}",
                 )
 
     def run(self) -> None:
@@ -148,7 +124,8 @@ class Trainer:
         total, progress = config.train.iters, self.iteration / max(config.train.iters - 1, 1)
         seed = _mix(self.context.seed, self.iteration, self.place.rank)
         torch.manual_seed(seed)
-        views = make_views(batch, config.views, config.train, self.patch, MEAN, STD, torch.Generator().manual_seed(seed))
+        draw = torch.Generator().manual_seed(seed)
+        views = make_views(batch, config.views, config.train, self.patch, self.mean, self.std, draw)
         rate = learning_rate(config, self.iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -200,18 +177,26 @@ class Trainer:
             objects = torch.full((len(batch.pixels),), batch.boxes is not None and config.views.objects.share > 0)
             for side in rows:
                 cut = crop(batch, config.views, local=False, objects=objects, draw=draw)
-                side.append(teacher.tokens(normalised(recolour(cut, config.views.colour, MEAN, draw)))[0].float())
+                side.append(teacher.tokens(self._normalised(recolour(cut, config.views.colour, self.mean, draw)))[0].float())
         teacher.train()
         first, second = (nn.functional.normalize(torch.cat(side), dim=1) for side in rows)
         return float(((second @ first.T).argmax(dim=1).cpu() == torch.arange(count)).float().mean())
 
     def backbone(self) -> nn.Module:
-        """Returns the teacher's backbone, its BatchNorms measured on whole images."""
-        network = self.distillation.teacher.backbone
+        """Returns the teacher's backbone, its BatchNorms measured on whole images.
+
+        It is built anew: a BatchNorm that asks other processes would wait for them, and they do not measure.
+        """
+        network = build_backbone(self.config).to(self.place.device)
+        network.load_state_dict(self.distillation.teacher.backbone.state_dict())
         whole = torch.randperm(len(self.bank), generator=torch.Generator().manual_seed(0))[:512]
-        batches = [normalised(self.bank.batch(part).pixels) for part in whole.split(32) if len(part) > 1]
+        batches = [self._normalised(self.bank.batch(part).pixels) for part in whole.split(32) if len(part) > 1]
         tiny.calibrate(network, [_fitting(batch, self.patch) for batch in batches])
         return network
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        """Normalises float32 (B, 3, H, W) in [0, 1]."""
+        return (pixels - self.mean.to(pixels.device)[:, None, None]) / self.std.to(pixels.device)[:, None, None]
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision is None:
@@ -242,7 +227,9 @@ class Trainer:
             self.iteration = found.iteration
         if self.place.main:
             kept = [point for point in read_log(self.work / LOG_NAME) if point.iteration <= self.iteration]
-            (self.work / LOG_NAME).write_text("".join(_line(point) for point in kept), encoding="utf-8")
+            shorter = self.work / f"{LOG_NAME}.tmp"
+            shorter.write_text("".join(_line(point) for point in kept), encoding="utf-8")
+            shorter.replace(self.work / LOG_NAME)
 
     def _log(self, point: Point) -> None:
         with (self.work / LOG_NAME).open("a", encoding="utf-8") as file:
@@ -264,11 +251,6 @@ def read_log(path: Path) -> list[Point]:
         except (ValueError, TypeError):
             break
     return points
-
-
-def normalised(pixels: Tensor) -> Tensor:
-    """Normalises float32 (B, 3, H, W) in [0, 1] by ImageNet's statistics."""
-    return (pixels - MEAN.to(pixels.device)[:, None, None]) / STD.to(pixels.device)[:, None, None]
 
 
 def _fitting(pixels: Tensor, patch: int) -> Tensor:

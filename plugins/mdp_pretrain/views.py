@@ -17,6 +17,8 @@ from mdp_pretrain.settings import ColourConfig, ViewsConfig
 
 GREY = 3**-0.5
 """Each coordinate of the axis of grey colours, around which hues turn."""
+SHADES = 4
+"""Cells of a field of light along each side."""
 ASPECT = math.log(4 / 3)
 """Largest logarithm of a crop's ratio of sides."""
 
@@ -98,6 +100,7 @@ def _placement(batch: Batch, config: ViewsConfig, local: bool, objects: Tensor, 
     area = uniform(*(config.local_scale if local else config.scale)) * extent.prod(dim=1)
     ratio = torch.exp(uniform(-ASPECT, ASPECT) / 2)
     half = torch.stack([area.sqrt() * ratio, area.sqrt() / ratio], dim=1).minimum(extent)
+    half = half.minimum(half.flip(1) * (math.exp(ASPECT) + 1e-3))  # a long picture ends a view's shorter sides, not its ratio
     centre = (extent - half) * torch.stack([uniform(-1, 1), uniform(-1, 1)], dim=1)
     if batch.boxes is not None:
         boxes = batch.boxes.cpu()
@@ -134,7 +137,13 @@ def recolour(crops: Crops, config: ColourConfig, mean: Tensor, draw: torch.Gener
     matrix, lift = _colour_map(len(pixels), config, draw)
     centre = pixels.mean(dim=(1, 2, 3), keepdim=True)
     mixed = torch.einsum("bij,bjhw->bihw", matrix.to(device), pixels - centre)
-    mixed = (mixed + centre + lift.to(device)[:, None, None, None]).clamp_(0.0, 1.0)
+    mixed = mixed + centre + lift.to(device)[:, None, None, None]
+    if config.shade:
+        mixed = mixed + shading(len(pixels), pixels.shape[-1], config.shade, draw).to(device)
+    if config.noise:
+        level = config.noise * torch.rand(len(pixels), generator=draw)
+        mixed = mixed + (level[:, None, None, None] * torch.randn(pixels.shape, generator=draw)).to(device)
+    mixed = mixed.clamp_(0.0, 1.0)
     blurred = torch.rand(len(pixels), generator=draw) < config.blur
     sigma = (0.1 + 1.9 * torch.rand(len(pixels), generator=draw)) * pixels.shape[-1] / 224
     if blurred.any():
@@ -163,6 +172,13 @@ def _colour_map(count: int, config: ColourConfig, draw: torch.Generator) -> tupl
     )  # Rodrigues, without along
     chroma = torch.where(grey, 0.0, saturation)[:, None, None] * turned
     return (contrast * sign)[:, None, None] * (along + chroma), lift
+
+
+def shading(count: int, size: int, strongest: float, draw: torch.Generator) -> Tensor:
+    """Draws smooth fields of light, a little coloured: float32 (count, 3, size, size) around 0."""
+    coarse = torch.randn(count, 1, SHADES, SHADES, generator=draw) + 0.3 * torch.randn(count, 3, SHADES, SHADES, generator=draw)
+    smooth = functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
+    return smooth * (strongest * torch.rand(count, generator=draw))[:, None, None, None]
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:

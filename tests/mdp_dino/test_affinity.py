@@ -19,7 +19,7 @@ from mdp_backbones.random_vit import random_vit
 from mdp_backbones.vit import VitReader
 from mdp_core.api import Context, ImageRecord, Images, Silence, StageError, WeightsError, read_image
 from mdp_core.settings import step_settings
-from mdp_dino.affinity import DinoAffinity, component_of, object_patches, to_pixels
+from mdp_dino.affinity import DinoAffinity, balanced, component_of, object_patches, to_pixels
 from mdp_dino.settings import DinoAffinityConfig
 
 
@@ -100,6 +100,34 @@ def test_equals_the_paper_with_full_matrices(*, seed, heads, dim, grid_size, top
     at = divmod(source, columns)
     grid = mask.numpy().reshape(rows, columns)
     assert component_of(grid, at).tolist() == literal_component(grid, at).tolist()
+
+
+def literal_balanced(features: np.ndarray, mask: np.ndarray, rounds: int) -> np.ndarray:
+    """Each patch goes to the nearer of two means, again and again."""
+    for _ in range(rounds):
+        if mask.any() and not mask.all():
+            inside = np.mean([f for f, m in zip(features, mask, strict=True) if m], axis=0)
+            outside = np.mean([f for f, m in zip(features, mask, strict=True) if not m], axis=0)
+            mask = np.array([np.linalg.norm(f - inside) < np.linalg.norm(f - outside) for f in features])
+    return mask
+
+
+@given(seed=st.integers(0, 10_000), rounds=st.integers(0, 4), share=st.floats(0, 1))
+def test_balancing_sends_each_patch_to_the_nearer_mean(seed, rounds, share):
+    rng = np.random.default_rng(seed)
+    mask = rng.random(30) < share
+    features = rng.standard_normal((30, 5)) + 1.5 * mask[:, None] + 7.0
+    moved = balanced(torch.from_numpy(features), torch.from_numpy(mask), rounds)
+    np.testing.assert_array_equal(moved.numpy(), literal_balanced(features, mask, rounds))
+
+
+def test_balancing_takes_the_halo_off_a_small_object():
+    object_share = np.concatenate([np.ones(10), np.full(8, 0.3), np.zeros(82)])  # ten patches of object, eight at its edge
+    features = torch.from_numpy(np.outer(object_share, [1.0, 2.0]))
+    keys = features - features.mean(dim=0)
+    mask, _ = object_patches(keys, keys[0], topk=0.4)
+    assert mask.sum() == 18
+    assert balanced(features, mask, 1).sum() == 10
 
 
 def test_component_of_a_source_that_is_not_set_is_empty():
