@@ -126,7 +126,8 @@ class Backbone:
     def __init__(self, ref: str, options: argparse.Namespace, arch: str | None = None) -> None:
         context = Context(device=options.device)
         self.facts = load_vit(ref, context, arch=arch).facts
-        prior = {"weights": ref, "arch": arch, "block": options.block, "short_side": options.short_side, "topk": options.topk}
+        mined = {name: getattr(options, name) for name in ("block", "facet", "balance", "short_side", "topk")}
+        prior = {"weights": ref, "arch": arch, **mined}
         self.clustering = KmeansConfig(
             clusters=CLASSES, embed=EmbedConfig(weights=ref, arch=arch, view="masked-crop", size=options.embed_size)
         )
@@ -357,7 +358,9 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--short-side", type=positive, default=192, help=f"of the images that are mined, pixels {default}")
     parser.add_argument("--embed-size", type=positive, default=64, help=f"of the crops that are embedded, pixels {default}")
-    parser.add_argument("--block", type=int, default=-1, help=f"that masks are mined from {default}")
+    parser.add_argument("--block", type=int, default=-2, help=f"that masks are mined from {default}")
+    parser.add_argument("--facet", choices=("k", "q", "v", "tokens"), default="v", help=f"what affinities compare {default}")
+    parser.add_argument("--balance", type=int, default=2, help=f"rounds of balancing the masks {default}")
     parser.add_argument("--topk", type=float, default=DinoAffinityConfig().topk, help=f"share of proposals {default}")
     parser.add_argument("--device", default="cpu", help=default)
     parser.add_argument("--threads", type=positive, default=1, help=f"torch threads {default}")

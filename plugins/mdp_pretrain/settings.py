@@ -29,8 +29,8 @@ class ColourConfig(Settings):
     invert: float = Field(0.0, ge=0, le=1)
     """Share of views as a negative."""
     shade: float = Field(0.0, ge=0, le=1)
-    """At most this much of a random smooth field of light and colour lies over a view, where 1 is white: what lies in light or
-    shadow is still the same."""
+    """Standard deviation, at most, of a random smooth field of light and colour over a view, where 1 is white: what lies in
+    light or shadow is still the same."""
     noise: float = Field(0.0, ge=0, le=1)
     """Standard deviation of the noise on the pixels, at most, where 1 is white."""
     blur: float = Field(0.3, ge=0, le=1)

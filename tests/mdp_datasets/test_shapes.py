@@ -99,3 +99,16 @@ def test_unknown_split() -> None:
 def test_bad_settings_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ShapesConfig(**bad)
+
+
+def test_mixed_takes_easy_and_hard_scenes_in_turns() -> None:
+    easy, hard, mixed = (shapes(level=level) for level in ("easy", "hard", "mixed"))
+    for split in ("train", "val"):
+        for number, source in enumerate(mixed.sources(split)):
+            same = easy if number % 2 == 0 else hard
+            twin = list(same.sources(split))[number]
+            assert source == twin, "one content, one key: a scene is shared with the level that it comes from"
+            np.testing.assert_array_equal(mixed.read(record(source)), same.read(record(twin)))
+            here, there = mixed.instances(record(source)), same.instances(record(twin))
+            np.testing.assert_array_equal(here.to_masks(), there.to_masks())
+            np.testing.assert_array_equal(here.labels, there.labels)
