@@ -356,12 +356,12 @@ def arguments() -> argparse.ArgumentParser:
         default=5,
         help=f"draws of the untrained network; 0: without this row {default}",
     )
-    parser.add_argument("--short-side", type=positive, default=192, help=f"of the images that are mined, pixels {default}")
+    parser.add_argument("--short-side", type=positive, default=256, help=f"of the images that are mined, pixels {default}")
     parser.add_argument("--embed-size", type=positive, default=64, help=f"of the crops that are embedded, pixels {default}")
-    parser.add_argument("--block", type=int, default=-2, help=f"that masks are mined from {default}")
-    parser.add_argument("--facet", choices=("k", "q", "v", "tokens"), default="v", help=f"what affinities compare {default}")
-    parser.add_argument("--balance", type=int, default=2, help=f"rounds of balancing the masks {default}")
-    parser.add_argument("--topk", type=float, default=DinoAffinityConfig().topk, help=f"share of proposals {default}")
+    parser.add_argument("--block", type=int, default=-1, help=f"that masks are mined from {default}")
+    parser.add_argument("--facet", choices=("k", "q", "v", "tokens"), default="k", help=f"what affinities compare {default}")
+    parser.add_argument("--balance", type=int, default=4, help=f"rounds of balancing the masks {default}")
+    parser.add_argument("--topk", type=float, default=0.1, help=f"share of proposals {default}")
     parser.add_argument("--device", default="cpu", help=default)
     parser.add_argument("--threads", type=positive, default=1, help=f"torch threads {default}")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")

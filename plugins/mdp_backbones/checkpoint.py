@@ -197,8 +197,8 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
         )
     if isinstance(error, pickle.UnpicklingError) and "Unsupported operand" in str(error):
         return WeightsError(
-            f"{path}: is a pickle, but none of torch.save's, which is refused",
-            hint="if you trust it, load it elsewhere and save its state_dict() as .safetensors",
+            f"{path}: cannot be read as a checkpoint (it is not a file that torch.save writes), and is refused",
+            hint="it is damaged; or, if it is a pickle that you trust, load it elsewhere and save its state_dict() as .safetensors",
         )
     own = re.search(r"WeightsUnpickler error: (.+)", str(error))  # what stands before it advises to load without protection
     first = own[1] if own else (str(error).splitlines() or [type(error).__name__])[0]

@@ -52,12 +52,16 @@ class Builtin:
         return Path(__file__).parent / "builtin" / self.file if self.file else None
 
 
+# Results are keyed by the name: other contents need another name.
 BUILTINS = {
     weights.name: weights
     for weights in (
         Builtin("random", "A small ViT with untrained weights, for trials.", trained=False),
         Builtin(
-            "tiny", "A small ViT trained without labels on generated scenes (level easy and hard).", file="tiny.safetensors"
+            "tiny",
+            "A small ViT that learnt without labels from generated scenes (mdp pretrain pretrain-shapes).",
+            file="tiny.safetensors",
+            sha256="48cb4e31d680fe226c3195ce2dc139648cf8f6115983a051f9f64fb32841b73c",
         ),
     )
 }

@@ -39,7 +39,7 @@ class Payload:
         (lambda content, path: path.write_bytes(pickle.dumps(content, 2)), r"holds more than tensors: it would run .* refused"),
         (
             lambda content, path: path.write_bytes(pickle.dumps(content)),
-            r"is a pickle, but none of torch\.save's, which is refused",
+            r"cannot be read as a checkpoint .*not a file that torch\.save writes.*refused",
         ),
     ],
     ids=["torch", "pickle 2", "pickle"],

@@ -289,7 +289,7 @@ def test_other_builtins_and_arch_without_a_file(monkeypatch, tmp_path):
 def test_shipped_weights_are_those_of_the_table(name):
     weights = BUILTINS[name]
     assert file_sha256(weights.path) == weights.sha256
-    assert weights.path.stat().st_size < 12e6
+    assert weights.path.stat().st_size < (5e6 if name == "tiny" else 12e6)
     loaded = load_vit(f"builtin:{name}", Context())
     assert loaded.facts.trained == weights.trained
     assert loaded.reader.embed(torch.zeros(1, 3, 64, 64)).isfinite().all()
