@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mdp_pretrain.log import Point
 from mdp_pretrain.settings import DinoConfig
-from mdp_pretrain.trainer import Point
 
 
 def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
@@ -38,5 +38,6 @@ def draw_curve(points: list[Point], config: DinoConfig, path: Path) -> None:
     losses.legend()
     probed = [point for point in points if point.retrieval is not None]
     found.plot([point.iteration for point in probed], [100 * (point.retrieval or 0.0) for point in probed], "o-", markersize=3)
-    found.set(title="second view finds its first, % (no labels used)", xlabel="iteration", ylim=(0, 100))
+    found.set(title="second view finds its first, % (no labels used)", xlabel="iteration")
+    found.set_ylim(bottom=0)
     FigureCanvasAgg(figure).print_png(str(path))

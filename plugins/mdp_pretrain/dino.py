@@ -16,7 +16,6 @@ Heads, centres, Sinkhorn-Knopp, schedules and the moving average are Lightly's (
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -264,17 +263,6 @@ class Distillation(nn.Module):
         """Moves the teacher's parameters towards the student's: θ_t ← m θ_t + (1 - m) θ_s."""
         for mine, its in zip(self.teacher.parameters(), student.parameters(), strict=True):
             mine.lerp_(its.detach(), 1.0 - momentum)
-
-
-def temperature_at(config: TrainConfig, progress: float) -> float:
-    """The teacher's temperature at ``progress`` in [0, 1]: a straight line during the warm-up, then constant."""
-    start, end = config.teacher_temperature
-    return end if progress >= config.teacher_warmup else start + (end - start) * progress / config.teacher_warmup
-
-
-def cosine(start: float, end: float, progress: float) -> float:
-    """Half a cosine from ``start`` (progress 0) to ``end`` (progress 1)."""
-    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
 def without_fused_attention(network: nn.Module) -> None:

@@ -14,9 +14,10 @@ from mdp_core.api import BACKBONE, Context, Images, Instances, Pretrainer
 from mdp_mmengine.launch import Place
 from mdp_pretrain.bank import ImageBank
 from mdp_pretrain.curve import draw_curve
+from mdp_pretrain.log import LOG_NAME, read_log
 from mdp_pretrain.processes import together
 from mdp_pretrain.settings import DinoConfig
-from mdp_pretrain.trainer import LOG_NAME, Trainer, read_log
+from mdp_pretrain.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The training loop: seeds, schedules, mixed precision, resume files, the log and its curve.
+"""The training loop: mixed precision, several devices, resume files.
 
 Everything random in iteration i is a function of (seed, i, rank), and the order of the images one of (seed, epoch): a training
 killed at any moment and begun again ends with the very tensors of an undisturbed one (on a CPU, with as many threads).
@@ -6,15 +6,12 @@ killed at any moment and begun again ends with the very tensors of an undisturbe
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -27,27 +24,14 @@ from mdp_mmengine.checkpoints import Checkpoint, newest, save
 from mdp_mmengine.launch import Place
 from mdp_pretrain.bank import ImageBank
 from mdp_pretrain.build import build_backbone, build_network
-from mdp_pretrain.dino import Distillation, Network, cosine, make_views, temperature_at, without_fused_attention
+from mdp_pretrain.dino import Distillation, Network, make_views, without_fused_attention
+from mdp_pretrain.log import LOG_NAME, Point, line_of, read_log
+from mdp_pretrain.schedule import cosine, image_order, learning_rate, seed_of, temperature_at
 from mdp_pretrain.settings import DinoConfig
 from mdp_pretrain.views import Batch, crop, recolour
 
-LOG_NAME = "log.jsonl"
 PROBE_IMAGES = 256
 """Images of the retrieval curve, at most."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One line of the log."""
-
-    iteration: int
-    loss: float
-    class_loss: float
-    patch_loss: float
-    lr: float
-    momentum: float
-    seconds: float
-    retrieval: float | None = None
 
 
 class Trainer:
@@ -122,7 +106,7 @@ class Trainer:
     def _step(self, wrapped: nn.Module, batch: Batch, started: float) -> Point:
         config = self.config
         total, progress = config.train.iters, self.iteration / max(config.train.iters - 1, 1)
-        seed = _mix(self.context.seed, self.iteration, self.place.rank)
+        seed = seed_of(self.context.seed, self.iteration, self.place.rank)
         torch.manual_seed(seed)
         draw = torch.Generator().manual_seed(seed)
         views = make_views(batch, config.views, config.train, self.patch, self.mean, self.std, draw)
@@ -228,66 +212,17 @@ class Trainer:
         if self.place.main:
             kept = [point for point in read_log(self.work / LOG_NAME) if point.iteration <= self.iteration]
             shorter = self.work / f"{LOG_NAME}.tmp"
-            shorter.write_text("".join(_line(point) for point in kept), encoding="utf-8")
+            shorter.write_text("".join(line_of(point) for point in kept), encoding="utf-8")
             shorter.replace(self.work / LOG_NAME)
 
     def _log(self, point: Point) -> None:
         with (self.work / LOG_NAME).open("a", encoding="utf-8") as file:
-            file.write(_line(point))
-
-
-def _line(point: Point) -> str:
-    return json.dumps({name: value for name, value in vars(point).items() if value is not None}) + "\n"
-
-
-def read_log(path: Path) -> list[Point]:
-    """Reads a training's log; a last line cut off by a kill is left out."""
-    if not path.is_file():
-        return []
-    points = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            points.append(Point(**json.loads(line)))
-        except (ValueError, TypeError):
-            break
-    return points
+            file.write(line_of(point))
 
 
 def _fitting(pixels: Tensor, patch: int) -> Tensor:
     height, width = (side // patch * patch for side in pixels.shape[-2:])
     return pixels[..., :height, :width]
-
-
-def image_order(count: int, batch: int, seed: int) -> Callable[[int], Tensor]:
-    """Returns which images, int64 (batch,), each iteration sees: one random order an epoch, end to end."""
-    orders: dict[int, Tensor] = {}
-
-    def order(epoch: int) -> Tensor:
-        if epoch not in orders:
-            for old in [known for known in orders if known < epoch - 1]:
-                del orders[old]
-            orders[epoch] = torch.randperm(count, generator=torch.Generator().manual_seed(_mix(seed, epoch, -1)))
-        return orders[epoch]
-
-    def at(iteration: int) -> Tensor:
-        places = torch.arange(iteration * batch, (iteration + 1) * batch)
-        return torch.stack([order(int(place) // count)[int(place) % count] for place in places])
-
-    return at
-
-
-def _mix(seed: int, number: int, rank: int) -> int:
-    """Returns one 63-bit seed of three numbers."""
-    return int(np.random.SeedSequence([seed, number, rank + 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def learning_rate(config: DinoConfig, iteration: int) -> float:
-    """Learning rate of an iteration: a straight line up, then half a cosine down."""
-    train = config.train
-    warmup = round(train.warmup * train.iters)
-    if iteration < warmup:
-        return train.lr * (iteration + 1) / warmup
-    return cosine(train.lr, train.lr_end, (iteration - warmup) / max(train.iters - 1 - warmup, 1))
 
 
 def precision_of(amp: str, device: torch.device) -> torch.dtype | None:

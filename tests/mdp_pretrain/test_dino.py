@@ -16,11 +16,10 @@ from mdp_pretrain.dino import (
     Turn,
     Views,
     choose_patches,
-    cosine,
     draw_mask,
     make_views,
-    temperature_at,
 )
+from mdp_pretrain.schedule import cosine, temperature_at
 from mdp_pretrain.settings import ColourConfig, HeadConfig, ObjectsConfig, TrainConfig, ViewsConfig
 from mdp_pretrain.views import Batch, turn
 

@@ -17,7 +17,8 @@ from mdp_mmengine.launch import Place
 from mdp_pretrain.bank import ImageBank
 from mdp_pretrain.build import build_network
 from mdp_pretrain.curve import smooth
-from mdp_pretrain.trainer import LOG_NAME, Trainer
+from mdp_pretrain.log import LOG_NAME
+from mdp_pretrain.trainer import Trainer
 
 SIZE = 32
 

@@ -14,8 +14,10 @@ from mdp_core.api import BACKBONE, Context, StageError
 from mdp_mmengine.checkpoints import newest
 from mdp_mmengine.launch import Place
 from mdp_pretrain.bank import ImageBank
+from mdp_pretrain.log import LOG_NAME, read_log
+from mdp_pretrain.schedule import image_order, learning_rate
 from mdp_pretrain.settings import DinoConfig
-from mdp_pretrain.trainer import LOG_NAME, Trainer, image_order, learning_rate, precision_of, read_log
+from mdp_pretrain.trainer import Trainer, precision_of
 
 CPU = torch.device("cpu")
 
