@@ -191,3 +191,31 @@ def test_weights_that_are_not_there_are_an_error_before_any_work(tmp_path: Path)
     assert done.returncode == 1
     assert "no such file" in done.stderr and "Traceback" not in done.stderr
     assert not done.stdout
+
+
+def test_builtin_tiny_tells_apart_what_colours_do_not(tmp_path: Path) -> None:
+    scores = tmp_path / "scores.json"
+    done = command(
+        "--weights",
+        "builtin:tiny",
+        "--levels",
+        "hard",
+        "--scenes",
+        "60",
+        "--seeds",
+        "1",
+        "--networks",
+        "1",
+        "--json",
+        str(scores),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {
+        row["row"]: {name: column["mean"] for name, column in row["scores"].items()}
+        for row in json.loads(scores.read_text())["rows"]
+    }
+    trained, untrained = rows["builtin:tiny"], rows["mdp_vit_tiny, untrained"]
+    assert trained["hits"] > untrained["hits"] + 0.25
+    assert trained["clusters"] > 0.6
+    assert trained["by_colour"] < 0.5
+    assert trained["true_masks"] > 0.9

@@ -64,7 +64,7 @@ def test_one_command_does_all_five_stages(undisturbed: Path) -> None:
         assert row["protocol"]["images"] == 4
     weights = [s["notes"]["weights"] for s in run["steps"] if "weights" in s["notes"]]
     assert weights
-    assert all("untrained" in w for w in weights)
+    assert all(w.startswith("builtin:tiny sha256:") for w in weights)
     maps = sorted((newest_run(undisturbed) / "label_maps").rglob("*.png"))
     assert len(maps) == 4
     assert all(np.array(Image.open(m)).shape == (64, 64) for m in maps)
