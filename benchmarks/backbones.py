@@ -361,7 +361,7 @@ def arguments() -> argparse.ArgumentParser:
         default=5,
         help=f"draws of the untrained network; 0: without this row {default}",
     )
-    parser.add_argument("--short-side", type=positive, default=256, help=f"of the images that are mined, pixels {default}")
+    parser.add_argument("--short-side", type=positive, default=288, help=f"of the images that are mined, pixels {default}")
     parser.add_argument("--embed-size", type=positive, default=64, help=f"of the crops that are embedded, pixels {default}")
     parser.add_argument("--block", type=int, default=-1, help=f"that masks are mined from {default}")
     parser.add_argument("--facet", choices=("k", "q", "v", "tokens"), default="k", help=f"what affinities compare {default}")
