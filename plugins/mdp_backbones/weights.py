@@ -99,7 +99,12 @@ def load_backbone(
     if not is_resnet(source.arch) or source.checkpoint is None:
         return _load_vit(ref, source, context, precision)
     reader = load_resnet_reader(
-        source.checkpoint.content, source.arch, source.where, normalisation=source.normalisation, precision=precision
+        source.checkpoint.content,
+        source.arch,
+        source.where,
+        settings=source.settings,
+        normalisation=source.normalisation,
+        precision=precision,
     )
     facts = WeightsFacts(ref, state_sha256(reader.model.state_dict()), source.trained)
     return LoadedResnet(reader, _noted(facts, reader.model, context))

@@ -301,3 +301,12 @@ def test_state_hash_literally():
     digest.update(b"a torch.int64 ()\n" + (3).to_bytes(8, "little"))
     digest.update(b"b torch.float32 (2,)\n" + bytes.fromhex("0000803f00000040"))
     assert state_sha256(state) == digest.hexdigest()
+
+
+def test_a_card_of_a_resnet_says_its_architecture_with_its_settings(tmp_path):
+    state = timm.create_model("resnet18", num_classes=0).state_dict()
+    for stride in (32, 8):
+        path = tmp_path / f"{stride}.safetensors"
+        save_backbone(path, state, Card(arch="resnet18", arch_settings={} if stride == 32 else {"output_stride": stride}))
+        reader = load_backbone(f"file:{path}", Context()).reader
+        assert reader.stages(torch.zeros(1, 3, 64, 64))[-1].shape == (1, 512, 64 // stride, 64 // stride)

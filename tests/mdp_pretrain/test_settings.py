@@ -53,8 +53,9 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], words: str) ->
 
 
 def test_objects_may_be_larger_than_their_boxes_and_ranges_may_be_points() -> None:
-    DinoConfig(views={"objects": {"scale": (1.5, 3.0)}, "scale": (1, 1)}, train={"mask": (0, 0), "ema": (1, 1)})
-    DinoConfig(train={"teacher_temperature": (0.01, 0.01)})
+    config = DinoConfig(views={"objects": {"scale": (1.5, 3.0)}, "scale": (1, 1)}, train={"mask": (0, 0), "ema": (1, 1)})
+    assert (config.views.objects.scale, config.views.scale, config.train.mask) == ((1.5, 3.0), (1.0, 1.0), (0.0, 0.0))
+    assert DinoConfig(train={"teacher_temperature": (0.01, 0.01)}).train.teacher_temperature == (0.01, 0.01)
 
 
 def test_what_makes_it_faster_is_in_no_key() -> None:
