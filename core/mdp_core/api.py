@@ -15,6 +15,7 @@ from mdp_core.stages.base import Context, Listener, Silence, Stage
 from mdp_core.stages.clusterer import Clusterer
 from mdp_core.stages.dataset import Dataset, DatasetConfig, Source
 from mdp_core.stages.detector import Detector
+from mdp_core.stages.executor import Executor, Task, TaskListener
 from mdp_core.stages.pretrainer import BACKBONE, Pretrainer
 from mdp_core.stages.prior import GroupingPrior
 from mdp_core.stages.refiner import Refiner, RefinerConfig
@@ -32,6 +33,7 @@ __all__ = [
     "Dataset",
     "DatasetConfig",
     "Detector",
+    "Executor",
     "GroupingPrior",
     "ImageRecord",
     "Images",
@@ -59,6 +61,8 @@ __all__ = [
     "StageError",
     "StepInfo",
     "StepResult",
+    "Task",
+    "TaskListener",
     "WeightsError",
     "WeightsInfo",
     "WeightsRef",

@@ -44,6 +44,10 @@ class StoreError(MdpError):
     """The store cannot be written or read (full disk, permissions, damaged file)."""
 
 
+class RunError(MdpError):
+    """A run that is asked for is not there, or cannot be used for what is asked."""
+
+
 class MdpWarning(UserWarning):
     """Something a person should know; the work goes on."""
 

@@ -163,7 +163,7 @@ def _copy(session: Session, stage: str, out: Path, *, force: bool) -> None:
 
 
 def _show_use(record: RunRecord, stage: str, out: Path | None, console: Console) -> None:
-    weights = out or record.folder.parents[1] / record.results["weights"][stage]["file"]
+    weights = out or record.home / record.results["weights"][stage]["file"]
     if out is not None:
         console.print(f"copied to {out}", highlight=False, markup=False)
     console.print("in the stages of other recipes write:", highlight=False)

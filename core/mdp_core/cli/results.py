@@ -31,9 +31,9 @@ def show_results(record: RunRecord, console: Console) -> None:
         _quiet(console, f"{stage}: {hit:.1f} % of the masks have IoU > 0.5 with an object, CorLoc {corloc:.1f} %")
     for stage, made in record.results.get("weights", {}).items():
         _show_weights(stage, made, record, console)
-    for weights in sorted({s["notes"]["weights"] for s in record.steps if "weights" in s["notes"]}):
+    for weights in sorted({s.notes["weights"] for s in record.steps if "weights" in s.notes}):
         _quiet(console, f"weights: {weights}")
-    hits = sum(1 for s in record.steps if s["status"] == "hit")
+    hits = sum(1 for s in record.steps if s.status == "hit")
     _plain(console, f"finished in {record.seconds:.1f} s ({hits} of {len(record.steps)} steps were in the store)")
     _plain(console, f"results: {_shown(record.folder)}")
     for name, meaning in _MEANINGS.items():
@@ -42,7 +42,7 @@ def show_results(record: RunRecord, console: Console) -> None:
 
 
 def _show_weights(stage: str, made: dict[str, Any], record: RunRecord, console: Console) -> None:
-    _plain(console, f"{stage}: {_shown(record.folder.parents[1] / made['file'])}")
+    _plain(console, f"{stage}: {_shown(record.home / made['file'])}")
     _plain(console, f"  {_size(made['bytes'])}, sha256 {made['sha256']}")
     for name, meaning in (("curve.png", "the training as a picture"), ("log.jsonl", "the training in numbers")):
         if (record.folder / f"{stage}-{name}").exists():

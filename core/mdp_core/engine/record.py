@@ -6,14 +6,18 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mdp_core.data.storage import write_json
 from mdp_core.engine.store import disk_errors, read_json
+from mdp_core.errors import RunError
+from mdp_core.recipe.problems import did_you_mean
+
+RunStatus = Literal["running", "finished", "failed", "interrupted", "killed"]
 
 
 def new_run_folder(home: Path, name: str) -> Path:
@@ -26,14 +30,44 @@ def new_run_folder(home: Path, name: str) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a run, as it ended.
+
+    Attributes:
+        id: ``prior.mine[train]``, unique in the run.
+        kind, step, key: The place of its result: ``store/<kind>-<step>/<key>``.
+        status: ``hit``, ``done``, ``failed`` or ``interrupted``.
+        seconds: Wall time of the step; of a hit, what it took when it was done.
+    """
+
+    id: str
+    stage: str
+    kind: str
+    step: str
+    plugin: str
+    role: str
+    key: str
+    status: str
+    seconds: float
+    notes: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
 @dataclass
 class RunRecord:
     """What run.json holds.
 
     Attributes:
-        status: ``running``, ``finished``, ``failed``, ``interrupted`` or, found out by a later run, ``killed``.
+        status: Where it says ``running`` and the process is gone, a later command writes ``killed``.
+        recipe: The recipe as it was named; resolved: every setting, in the shape of a recipe.
         steps: One entry a step, in the order of the plan.
-        results: Component table and the like, JSON-ready.
+        planned: Ids of all steps of the plan, done or not.
+        results: Component table and the like, JSON-ready; metrics: the same as flat name → number.
+        outputs: Stage → id of the step with its final output; final_role: the role of the images these are of.
+        plugin_files: One-file plugins.
+        sweep: ``SWEEP-ID/NUMBER`` where a sweep made the run.
+        from_run: The run that this one repeats.
     """
 
     folder: Path
@@ -44,27 +78,97 @@ class RunRecord:
     resolved: Mapping[str, Any]
     environment: Mapping[str, Any]
     images: dict[str, Any] = field(default_factory=dict)
-    status: str = "running"
+    status: RunStatus = "running"
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     seconds: float = 0.0
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
+    planned: Sequence[str] = ()
     warnings: list[str] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    final_role: str = "train"
     labels_used: dict[str, str] = field(default_factory=dict)
+    plugin_files: Sequence[str] = ()
+    sweep: str | None = None
+    from_run: str | None = None
     error: str | None = None
+    host: str = field(default_factory=socket.gethostname)
+    process: int = field(default_factory=os.getpid)
 
     @property
     def id(self) -> str:
         """The run's name in every table: the name of its folder."""
         return self.folder.name
 
+    @property
+    def home(self) -> Path:
+        """MDP_HOME of the run."""
+        return self.folder.parents[1]
+
+    def step(self, step_id: str) -> StepRecord | None:
+        """Returns the step of an id, or None where the run did not get there."""
+        return next((s for s in self.steps if s.id == step_id), None)
+
     def save(self) -> None:
         """Writes run.json."""
-        content = {name: value for name, value in vars(self).items() if name != "folder"}
+        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("folder", "steps")}
         with disk_errors(self.folder):
-            write_json(
-                self.folder / "run.json", {"id": self.id, "host": socket.gethostname(), "process": os.getpid(), **content}
-            )
+            write_json(self.folder / "run.json", {"id": self.id, **content, "steps": [asdict(s) for s in self.steps]})
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """Reads a run's record.
+
+        Raises:
+            RunError: There is none, or it is damaged.
+        """
+        content = read_json(folder / "run.json")
+        if content is None:
+            raise RunError(f"{folder / 'run.json'}: missing or damaged", hint="`mdp runs ls` shows the runs there are")
+        try:
+            known = {f.name for f in fields(cls)} - {"folder", "steps"}
+            steps = [StepRecord(**s) for s in content.get("steps", ())]
+            return cls(folder=folder, steps=steps, **{k: v for k, v in content.items() if k in known})
+        except (TypeError, AttributeError) as error:
+            raise RunError(f"{folder / 'run.json'}: not the record of a run of this version ({error})") from error
+
+
+def all_runs(home: Path) -> Iterator[RunRecord]:
+    """Yields the runs of a home, oldest first; unreadable ones are left out."""
+    for file in sorted((home / "runs").glob("*/run.json")):
+        try:
+            yield RunRecord.read(file.parent)
+        except RunError:
+            continue
+
+
+def find_run(home: Path, reference: str) -> RunRecord:
+    """Returns a run by its id, the unique beginning or end of its id, ``last``, ``last~2`` (two before the last), or its folder.
+
+    Raises:
+        RunError: No such run, or more than one; lists those that are close.
+    """
+    folder = Path(reference).expanduser()
+    if (folder / "run.json").is_file():
+        return RunRecord.read(folder.absolute())
+    names = sorted(f.parent.name for f in (home / "runs").glob("*/run.json"))
+    if not names:
+        raise RunError(f"there are no runs in {home}", hint="start one with `mdp run`, or name another MDP_HOME with --home")
+    last = re.fullmatch(r"last(?:~(\d+))?", reference)
+    if last:
+        back = int(last.group(1) or 0)
+        if back >= len(names):
+            raise RunError(f"{reference}: there are only {len(names)} runs in {home}")
+        return RunRecord.read(home / "runs" / names[-1 - back])
+    found = [n for n in names if n == reference] or [n for n in names if n.startswith(reference) or n.endswith(reference)]
+    if len(found) == 1:
+        return RunRecord.read(home / "runs" / found[0])
+    if found:
+        raise RunError(f"{reference}: {len(found)} runs are named like that: {', '.join(found[:5])}{', …' if len(found) > 5 else ''}")
+    raise RunError(
+        f"no run {reference!r} in {home}{did_you_mean(reference, names)}", hint="`mdp runs ls` shows them; `last` is the newest"
+    )
 
 
 def mark_killed_runs(home: Path) -> None:

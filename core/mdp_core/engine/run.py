@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mdp_core.engine.jobs import SHARD_SIZE, Job, write_records
+from mdp_core.engine.journal import Journal
 from mdp_core.engine.launch import InlineLauncher, Launcher, ProcessLauncher
 from mdp_core.engine.outputs import Outputs
 from mdp_core.engine.plan import Plan, Role, Step, make_plan
 from mdp_core.engine.provenance import environment
-from mdp_core.engine.record import RunRecord, mark_killed_runs, new_run_folder
+from mdp_core.engine.record import RunRecord, StepRecord, mark_killed_runs, new_run_folder
 from mdp_core.engine.scan import ImageSet, Scanner
 from mdp_core.engine.store import Entry, Store, disk_errors
 from mdp_core.errors import MdpError, MdpWarning, ObserverWarning, PluginError, RecipeError
@@ -51,6 +52,8 @@ class RunOptions:
         track: Whether the recipe's observers (MLflow) are told at all.
         overrides: What was given with ``--set``, for the record.
         on_scan: Told (split, done, total) while images are opened for the first time.
+        sweep: ``SWEEP-ID/NUMBER`` where a sweep makes this run, for the record.
+        from_run: Id of the run that this one repeats, for the record.
     """
 
     home: Path
@@ -61,6 +64,8 @@ class RunOptions:
     track: bool = True
     overrides: Sequence[str] = ()
     on_scan: ScanProgress = lambda split, done, total: None
+    sweep: str | None = None
+    from_run: str | None = None
 
 
 @dataclass
@@ -171,12 +176,14 @@ class _Run:
         self.session, self.options = session, options
         self.plan, recipe = session.plan, session.loaded.recipe
         own = self._recipe_observers() if options.track else []
-        self.observers = Observers([*options.observers, *own])
+        self.observers = Observers([Journal(), *options.observers, *own])
         folder = new_run_folder(options.home, recipe.name)
         mark_killed_runs(options.home)
         self.record = RunRecord(
             folder, recipe.name, recipe.seed, session.loaded.source, list(options.overrides), session.loaded.resolved,
             environment(), warnings=session.warnings(), labels_used=dict(self.plan.labels_used),
+            planned=[s.id for s in self.plan.steps], outputs=dict(self.plan.outputs), final_role=self.plan.final_role,
+            plugin_files=[str(f) for f in session.host.files], sweep=options.sweep, from_run=options.from_run,
         )  # fmt: skip
         for role, images in session.images.items():
             bad = [[b.id, b.reason] for b in images.bad]
@@ -218,7 +225,7 @@ class _Run:
             launcher.close()
             with disk_errors(self.record.folder):
                 outputs = Outputs(self.session, self.record.folder).write()
-            self.record.results = outputs.results
+            self.record.results, self.record.metrics = outputs.results, dict(outputs.metrics)
             self.record.status = "finished"
             seconds = time.monotonic() - started
             outcome = RunOutcome("finished", seconds, outputs.metrics, outputs.files, outputs.model, weights=outputs.weights)
@@ -269,14 +276,12 @@ class _Run:
         self._note(step, StepResult("done", time.monotonic() - started, listener.notes, tuple(listener.warnings)))
 
     def _note(self, step: Step, result: StepResult) -> None:
-        entry = {
-            "id": step.id,
-            "key": step.key,
-            "plugin": step.plugin,
-            "status": result.status,
-            "seconds": round(result.seconds, 2),
-        }
-        self.record.steps.append({**entry, "notes": dict(result.notes), "warnings": list(result.warnings)})
+        self.record.steps.append(
+            StepRecord(
+                step.id, step.stage, step.kind, step.step, step.plugin, step.role, step.key, result.status,
+                round(result.seconds, 3), dict(result.notes), list(result.warnings),
+            )
+        )  # fmt: skip
         self._save(quietly=result.status in ("failed", "interrupted"))
         self.observers.call("mdp_step_finished", run=self.info, step=self.infos[step.id], result=result)
 
