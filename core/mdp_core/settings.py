@@ -108,6 +108,8 @@ class StageConfig(Settings):
     """Raise it when the plugin's results change for the same settings: stored results are then made anew."""
     seeded_steps: ClassVar[tuple[str, ...]] = ("fit",)
     """Steps whose results depend on the recipe's seed; the others see seed 0 and are shared by runs of all seeds."""
+    distributed_steps: ClassVar[tuple[str, ...]] = ()
+    """Steps that several processes can do together, each calling the plugin with torchrun's environment variables set."""
     uses_labels: ClassVar[str | None] = None
     """What ground truth the plugin uses, in words; None (no labels) is the rule. Every result repeats it."""
 

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdp_core.cli.messages import for_people
-from mdp_core.cli.run import HomeOption, InlineOption, PluginOption, RecipeArgument, SetOption, TrackOption, command_line, load
+from mdp_core.cli.run import (
+    ExecutorOption,
+    HomeOption,
+    InlineOption,
+    PluginOption,
+    RecipeArgument,
+    SetOption,
+    TrackOption,
+    WorkersOption,
+    command_line,
+    executor_settings,
+    load,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +47,8 @@ def pretrain(
         typer.Option("--stage", metavar="STAGE", help="The pretrainer to train. [default: the last]", show_default=False),
     ] = None,
     home: HomeOption = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
     track: TrackOption = True,
     inline: InlineOption = False,
 ) -> None:
@@ -46,7 +60,7 @@ def pretrain(
         from mdp_core.cli.results import show_results
         from mdp_core.engine.run import RunOptions, default_home, open_session, run_session
 
-        loaded, host = load(recipe, set_, plugin)
+        loaded, host = load(recipe, [*set_, *executor_settings(executor, workers)], plugin)
         wanted = pretrainer_of(loaded, host, stage)
         target = None if out is None else _checked(out.expanduser().absolute())
         progress = ConsoleProgress(Console(soft_wrap=True))

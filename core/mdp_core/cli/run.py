@@ -50,6 +50,18 @@ HomeOption = Annotated[
 ]
 TrackOption = Annotated[bool, typer.Option("--track/--no-track", help="Tell the observers (MLflow).")]
 InlineOption = Annotated[bool, typer.Option("--inline", help="Do all steps in this process, for a debugger.")]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--executor", metavar="NAME", help="Where to work: serial, process, ray … [default: serial]", show_default=False
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="Processes that share the work; means --executor process without one.", show_default=False
+    ),
+]
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.", show_default=False)]
 
 
@@ -73,8 +85,11 @@ def run(
     plugin: PluginOption,
     until: UntilOption = None,
     home: HomeOption = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
     track: TrackOption = True,
     inline: InlineOption = False,
+    sweep_member: Annotated[str | None, typer.Option("--sweep-member", hidden=True)] = None,
 ) -> None:
     """Run a recipe; what is in the store is not done again, so the same command continues a broken run."""
     with for_people(lambda: f"interrupted; what is finished is kept. Continue with:\n  {command_line()}"):
@@ -85,7 +100,7 @@ def run(
         from mdp_core.engine.run import RunOptions, default_home
         from mdp_core.engine.run import run as run_recipe
 
-        loaded, host = load(recipe, set_, plugin)
+        loaded, host = load(recipe, [*set_, *executor_settings(executor, workers)], plugin)
         progress = ConsoleProgress(Console(soft_wrap=True))
         options = RunOptions(
             home=home.absolute() if home else default_home(),
@@ -95,10 +110,18 @@ def run(
             track=track,
             overrides=set_,
             on_scan=progress.scanning,
+            sweep=sweep_member,
         )
         with closing(progress):
             record = run_recipe(loaded, host, options)
         show_results(record, progress.console)
+
+
+def executor_settings(executor: str | None, workers: int | None) -> list[str]:
+    """Returns what ``--executor`` and ``--workers`` are short for."""
+    use = executor or ("process" if workers is not None else None)
+    chosen = [] if use is None else [f"executor.use={use}"]
+    return [*chosen, *([] if workers is None else [f"executor.workers={workers}"])]
 
 
 def command_line() -> str:

@@ -1,17 +1,21 @@
-"""Does one step: reads its inputs from the store, calls the plugin, and writes the result, part by part."""
+"""Does tasks: reads the inputs from the store, calls the plugin, and writes one part of the result, or a fit's result.
+
+This runs wherever an executor puts it: in a worker process, on another machine of a cluster, or in the engine's own process.
+The engine holds the lock of the step, decides which shards are to be done, and writes the manifest (``coordinate.py``).
+"""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from mdp_core.data.images import Images
 from mdp_core.data.instances import Instances
@@ -23,16 +27,37 @@ from mdp_core.data.storage import (
     replacing,
     write_embeddings,
     write_instances,
-    write_json,
     write_label_maps,
 )
-from mdp_core.engine.jobs import Job, read_records
-from mdp_core.engine.store import Entry, Manifest, disk_errors, remove
+from mdp_core.engine.jobs import Job, read_records, shards
+from mdp_core.engine.store import Entry, disk_errors
 from mdp_core.errors import PluginError, StageError
 from mdp_core.plugins.loader import PluginHost, load_plugins
 from mdp_core.settings import file_sha256
-from mdp_core.stages.base import Context, Listener
+from mdp_core.stages.base import Context, Listener, Silence
 from mdp_core.stages.pretrainer import BACKBONE
+
+CLUSTERS = "clusters"
+"""Name of the note with which the training of a clusterer tells the engine how many clusters there are."""
+
+
+def do(text: str, shard: int | None, listener: Listener) -> None:
+    """Does one task: the function that ``Task`` names.
+
+    Args:
+        text: The job as JSON.
+        shard: Number of the shard, or None for a step that is done whole.
+        listener: Told of progress, notes and warnings.
+
+    Raises:
+        MdpError: It cannot be done; the message is for people.
+    """
+    _BENCH.do(text, shard, listener)
+
+
+def rank() -> int:
+    """Returns which of the processes that train together this is, as torchrun tells it; 0 where there is just one."""
+    return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
 
 
 def resolve_device(wanted: str) -> str:
@@ -46,81 +71,8 @@ def resolve_device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@dataclass
-class _Record:
-    """Listens to a plugin for the manifest, and passes everything on."""
-
-    listener: Listener
-    weights: Mapping[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def progress(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        self.listener.progress(done, total, metrics)
-
-    def note(self, name: str, value: str) -> None:
-        for file, ref in self.weights.items():
-            value = value.replace(file, ref)
-        self.notes[name] = value
-        self.listener.note(name, value)
-
-    def warn(self, message: str) -> None:
-        if message not in self.warnings:
-            self.warnings.append(message)
-            self.listener.warn(message)
-
-
-class Executor:
-    """Does jobs in this process, keeping plugins (and so their weights) from one job of a stage to the next."""
-
-    def __init__(self) -> None:
-        self._host: PluginHost | None = None
-        self._plugins: dict[str, tuple[Any, _Relay]] = {}
-
-    def execute(self, job: Job, listener: Listener) -> None:
-        """Does one job unless its result is there by the time that its lock is ours.
-
-        Raises:
-            MdpError: The step cannot be done; the message is for people.
-        """
-        entry = Entry(Path(job.entry), job.payload)
-        with disk_errors(entry.folder):
-            entry.folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(entry, listener):
-                if entry.manifest() is not None and not entry.damage():
-                    return
-                entry.begin()
-                entry.reopen()
-                entry.sweep()
-                record = _Record(listener, job.weights)
-                started = time.monotonic()
-                work = _Work(job, entry, record, self._open_host(job), self)
-                names, clusters = work.do()
-                seconds = time.monotonic() - started
-                entry.finish(names, Manifest({}, record.notes, record.warnings, seconds, clusters))
-                remove(entry.work)
-
-    def _open_host(self, job: Job) -> PluginHost:
-        if self._host is None:
-            self._host = load_plugins([Path(f) for f in job.plugin_files])
-            self._host.check()
-        return self._host
-
-    def plugin(self, job: Job, listener: Listener) -> Any:
-        """Returns the instance of the job's plugin, made once for equal settings and seed."""
-        name = json.dumps([job.kind, job.plugin, dict(job.settings), job.seed], sort_keys=True)
-        if name not in self._plugins:
-            relay = _Relay()
-            context = Context(job.seed, resolve_device(job.device), relay)
-            self._plugins[name] = (self._open_host(job).create(job.kind, job.plugin, job.settings, context), relay)
-        instance, relay = self._plugins[name]
-        relay.target = listener
-        listener.note("device", instance.context.device)
-        return instance
-
-
 class _Relay:
-    """The listener that a plugin keeps, pointed at the listener of the job at hand."""
+    """The listener that a plugin keeps, pointed at the listener of the task at hand."""
 
     target: Listener
 
@@ -134,35 +86,66 @@ class _Relay:
         self.target.warn(message)
 
 
-@contextmanager
-def _locked(entry: Entry, listener: Listener) -> Iterator[None]:
-    """Holds the entry's lock; says so when another process holds it first."""
-    lock = FileLock(entry.lock)
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        listener.warn("another process works on this step; waiting for its result")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+class _Bench:
+    """What this process keeps from one task to the next: the plugins of one stage with their weights, the inputs of one step."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[tuple[str, ...], PluginHost] = {}
+        self._plugins: dict[str, tuple[Any, _Relay]] = {}
+        self._stage = ""
+        self._text = ""
+        self._work: _Work | None = None
+
+    def do(self, text: str, shard: int | None, listener: Listener) -> None:
+        if self._work is None or text != self._text:
+            job = Job.from_json(text)
+            if job.stage != self._stage:
+                self._plugins.clear()
+                self._stage = job.stage
+            self._work, self._text = None, text
+            self._work = _Work(job, self._host(job), self.plugin)
+        work = self._work
+        with disk_errors(work.entry.folder):
+            work.do(shard, listener)
+
+    def _host(self, job: Job) -> PluginHost:
+        if job.plugin_files not in self._hosts:
+            host = load_plugins([Path(f) for f in job.plugin_files])
+            host.check()
+            self._hosts[job.plugin_files] = host
+        return self._hosts[job.plugin_files]
+
+    def plugin(self, job: Job, listener: Listener) -> Any:
+        """Returns the instance of the job's plugin, made once for equal settings and seed."""
+        name = json.dumps([job.kind, job.plugin, dict(job.settings), job.seed, job.device], sort_keys=True)
+        if name not in self._plugins:
+            relay = _Relay()
+            context = Context(job.seed, resolve_device(job.device), relay)
+            self._plugins[name] = (self._host(job).create(job.kind, job.plugin, job.settings, context), relay)
+        instance, relay = self._plugins[name]
+        relay.target = listener
+        listener.note("device", instance.context.device)
+        return instance
 
 
 class _Work:
-    """One job with its inputs at hand."""
+    """One step with its inputs at hand."""
 
-    def __init__(self, job: Job, entry: Entry, listener: _Record, host: PluginHost, executor: Executor) -> None:
-        self.job, self.entry, self.listener, self.host, self.executor = job, entry, listener, host, executor
+    def __init__(self, job: Job, host: PluginHost, plugin: Callable[[Job, Listener], Any]) -> None:
+        self.job, self._plugin = job, plugin
+        self.listener: Listener = Silence()
+        self.entry = Entry(Path(job.entry), {})
         name, settings = job.dataset
         self.dataset = host.create("dataset", name, settings, Context())
         self.images = Images(read_records(Path(job.images)), self.dataset.read)
         self.inputs = {slot: Entry(Path(folder), {}) for slot, folder in job.inputs.items()}
-        self.clusters = max((m.clusters for e in self.inputs.values() if (m := e.manifest()) is not None), default=0)
+        self.shards = shards(len(self.images), job.shard_size)
+        self._stored: dict[str, StoredInstances | StoredLabelMaps] = {}
 
-    def do(self) -> tuple[list[str], int]:
-        """Does the job: returns the names of what makes up the result, and the number of clusters."""
-        actions: Mapping[tuple[str, str], Callable[[], list[str]]] = {
+    def do(self, shard: int | None, listener: Listener) -> None:
+        """Does one shard, or, of a step that is done whole, everything."""
+        self.listener = listener
+        actions: Mapping[tuple[str, str], Callable[..., Any]] = {
             ("pretrainer", "fit"): self.fit_pretrainer,
             ("prior", "mine"): self.mine,
             ("clusterer", "embed"): self.embed,
@@ -174,147 +157,149 @@ class _Work:
             ("segmenter", "fit"): self.fit_segmenter,
             ("segmenter", "predict"): self.predict,
         }
-        action = self.evaluate if self.job.kind == "evaluate" else actions[self.job.kind, self.job.step]
-        return action(), self.clusters
+        action: Callable[..., Any] = self.evaluate if self.job.kind == "evaluate" else actions[self.job.kind, self.job.step]
+        if shard is None:
+            action()
+        else:
+            self.shard(shard, action)
 
     @property
     def plugin(self) -> Any:
-        return self.executor.plugin(self.job, self.listener)
+        return self._plugin(self.job, self.listener)
 
-    # Inputs
+    # Inputs, opened once for all shards
 
     def read_instances(self, slot: str) -> StoredInstances:
-        return StoredInstances(self.inputs[slot].part_files())
+        if slot not in self._stored:
+            self._stored[slot] = StoredInstances(self.inputs[slot].part_files())
+        return self._stored[slot]  # type: ignore[return-value]
 
     def read_label_maps(self, slot: str) -> StoredLabelMaps:
-        return StoredLabelMaps(self.inputs[slot].label_maps([record.id for record in self.images.records]))
+        if slot not in self._stored:
+            ids = [record.id for record in self.images.records]
+            self._stored[slot] = StoredLabelMaps(self.inputs[slot].label_maps(ids))
+        return self._stored[slot]  # type: ignore[return-value]
 
     def read_predictions(self, slot: str) -> StoredInstances | StoredLabelMaps:
         """Reads instances or label maps, whichever the input made."""
         parts = self.inputs[slot].part_files()
         return self.read_label_maps(slot) if parts and parts[0].is_dir() else self.read_instances(slot)
 
-    # Map steps
+    def read_embeddings(self, shard: range) -> list[Any]:
+        """Reads the embeddings of a shard's images, whatever the shards were when they were computed."""
+        source = self.inputs["embeddings"]
+        parts, size = source.part_files(), source.shard_size() or 1
+        first, last = shard.start // size, (shard.stop - 1) // size
+        rows = [row for part in parts[first : last + 1] for row in read_embeddings(part)]
+        return rows[shard.start - first * size : shard.stop - first * size]
 
-    def map(self, suffix: str, produce: Callable[[range], Iterator[Any]], write: Callable[..., None]) -> list[str]:
-        """Does the shards that are not there yet. ``produce`` yields one item an image of a shard."""
-        records, size = self.images.records, self._shard_size()
-        done, names = 0, []
-        for number, start in enumerate(range(0, len(records), size)):
-            shard = range(start, min(start + size, len(records)))
-            name = f"{number:05d}{suffix}"
-            if not self.entry.finished_part(name):
-                items = []
-                for index, item in zip(shard, _all_of(produce(shard), len(shard), self.job), strict=True):
-                    _check_item(item, records[index], self.job)
-                    items.append(item)
-                    self.listener.progress(done + len(items), len(records), {})
-                write(self.entry.parts / name, [records[i].id for i in shard], items)
-                self.entry.stamp_part(name)
-            done += len(shard)
-            self.listener.progress(done, len(records), {})
-            names.append(f"parts/{name}")
-        return [*names, "shards.json"]
+    # Map steps: each yields one item an image of a shard
 
-    def _shard_size(self) -> int:
-        """Returns the shard size; parts cut another way by an interrupted run are thrown away."""
-        if self.entry.shard_size() != self.job.shard_size:
-            remove(self.entry.parts)
-            write_json(self.entry.folder / "shards.json", {"size": self.job.shard_size})
-        return self.job.shard_size
+    def shard(self, number: int, produce: Callable[[range], Iterator[Any]]) -> None:
+        """Does one shard, unless it is there."""
+        job, records, shard = self.job, self.images.records, self.shards[number]
+        name = job.part(number)
+        if self.entry.finished_part(name):
+            return
+        items: list[Any] = []
+        for index, item in zip(shard, _all_of(produce(shard), len(shard), job), strict=True):
+            _check_item(item, records[index], job)
+            items.append(item)
+            self.listener.progress(len(items), len(shard), {})
+        ids, path = [records[i].id for i in shard], self.entry.parts / name
+        if job.suffix == ".safetensors":
+            write_embeddings(path, items)
+        elif job.suffix == ".parquet":
+            write_instances(path, ids, items)
+        else:
+            write_label_maps(path, ids, items)
+        self.entry.stamp_part(name)
 
-    def mine(self) -> list[str]:
-        return self.map(".parquet", lambda shard: self.plugin.mine(self.images.subset(shard)), write_instances)
+    def mine(self, shard: range) -> Iterator[Any]:
+        return self.plugin.mine(self.images.subset(shard))  # type: ignore[no-any-return]
 
-    def embed(self) -> list[str]:
+    def embed(self, shard: range) -> Iterator[Any]:
         instances = self.read_instances("instances")
-        return self.map(
-            ".safetensors",
-            lambda shard: self.plugin.embed(self.images.subset(shard), [instances[i] for i in shard]),
-            lambda path, _ids, items: write_embeddings(path, items),
-        )
+        return self.plugin.embed(self.images.subset(shard), [instances[i] for i in shard])  # type: ignore[no-any-return]
 
-    def assign(self) -> list[str]:
-        instances = self.read_instances("instances")
-        embeddings = [rows for part in self.inputs["embeddings"].part_files() for rows in read_embeddings(part)]
+    def assign(self, shard: range) -> Iterator[Instances]:
+        instances, rows = self.read_instances("instances"), self.read_embeddings(shard)
+        given = [r for r in rows if len(r)]
         folder = self.inputs["clusters"].result
+        labels = self.plugin.assign(folder, np.concatenate(given)) if given else np.zeros(0, np.int32)
+        ends = np.cumsum([len(r) for r in rows])
+        for i, end, row in zip(shard, ends, rows, strict=True):
+            yield instances[i].with_labels(labels[end - len(row) : end])
 
-        def assigned(shard: range) -> Iterator[Instances]:
-            counts = [len(embeddings[i]) for i in shard]
-            labels = self._assign(folder, [embeddings[i] for i in shard if len(embeddings[i])])
-            ends = np.cumsum(counts)
-            for i, end, count in zip(shard, ends, counts, strict=True):
-                yield instances[i].with_labels(labels[end - count : end])
+    def predict(self, shard: range) -> Iterator[Any]:
+        return self.plugin.predict(self.inputs["model"].result, self.images.subset(shard))  # type: ignore[no-any-return]
 
-        return self.map(".parquet", assigned, write_instances)
-
-    def _assign(self, folder: Path, rows: Sequence[Any]) -> Any:
-        return self.plugin.assign(folder, np.concatenate(rows)) if rows else np.zeros(0, np.int32)
-
-    def predict(self) -> list[str]:
-        folder = self.inputs["model"].result
-        if self.job.kind == "detector":
-            return self.map(".parquet", lambda shard: self.plugin.predict(folder, self.images.subset(shard)), write_instances)
-        return self.map("", lambda shard: self.plugin.predict(folder, self.images.subset(shard)), write_label_maps)
-
-    def refine(self) -> list[str]:
+    def refine(self, shard: range) -> Iterator[Any]:
         given = self.read_predictions("predictions")
-        return self.map(
-            "", lambda shard: self.plugin.refine(self.images.subset(shard), [given[i] for i in shard]), write_label_maps
-        )
+        return self.plugin.refine(self.images.subset(shard), [given[i] for i in shard])  # type: ignore[no-any-return]
 
     # Fit steps
 
-    def fit(self, train: Callable[[Path], None]) -> list[str]:
-        """Calls ``train`` with an empty folder that becomes the result at the end."""
-        with replacing(self.entry.result) as folder:
-            folder.mkdir(parents=True)
-            self.entry.work.mkdir(exist_ok=True)
-            train(folder)
-        return ["result"]
+    def fit(self, train: Callable[[Path], None]) -> None:
+        """Calls ``train`` with an empty folder that becomes the result at the end.
 
-    def fit_pretrainer(self) -> list[str]:
+        Where several processes train together, all call it; the result is rank 0's. The lock keeps out a training that outlived
+        the engine which started it, for the moment that this may take.
+        """
+        if rank() > 0:
+            self.listener = Silence()
+            with tempfile.TemporaryDirectory() as scratch:
+                train(Path(scratch))
+            return
+        self.entry.work.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.entry.folder / "fit.lock"), replacing(self.entry.result) as folder:
+            folder.mkdir(parents=True)
+            train(folder)
+
+    def fit_pretrainer(self) -> None:
         instances = self.read_instances("instances") if "instances" in self.inputs else None
 
         def train(folder: Path) -> None:
             self.plugin.fit(self.images, instances, folder, self.entry.work)
+            if rank() > 0:
+                return
             if not (folder / BACKBONE).is_file():
                 raise PluginError(f"pretrainer:{self.job.plugin} left no {BACKBONE} in step {self.job.id}")
             self.listener.note("backbone", f"sha256:{file_sha256(folder / BACKBONE)}")
 
-        return self.fit(train)
+        self.fit(train)
 
-    def fit_clusters(self) -> list[str]:
+    def fit_clusters(self) -> None:
         rows = [r for part in self.inputs["embeddings"].part_files() for r in read_embeddings(part) if len(r)]
         if not rows:
             raise StageError(
                 f"there are no masks to cluster: the prior found none in {len(self.images)} images",
                 hint="look at the prior's settings, or try another prior (`mdp plugins list`)",
             )
+        self.fit(lambda folder: self.listener.note(CLUSTERS, str(int(self.plugin.fit(np.concatenate(rows), folder)))))
 
-        def train(folder: Path) -> None:
-            self.clusters = int(self.plugin.fit(np.concatenate(rows), folder))
-
-        return self.fit(train)
-
-    def fit_detector(self) -> list[str]:
+    def fit_detector(self) -> None:
         instances = self.read_instances("labels")
         if not any(len(i) for i in instances):
             raise StageError(f"there are no masks to learn from in {len(self.images)} images")
-        return self.fit(lambda folder: self.plugin.fit(self.images, instances, self.clusters, folder, self.entry.work))
+        self.fit(lambda folder: self.plugin.fit(self.images, instances, self.job.clusters, folder, self.entry.work))
 
-    def fit_segmenter(self) -> list[str]:
+    def fit_segmenter(self) -> None:
         maps = self.read_label_maps("labels")
-        return self.fit(lambda folder: self.plugin.fit(self.images, maps, self.clusters, folder, self.entry.work))
+        self.fit(lambda folder: self.plugin.fit(self.images, maps, self.job.clusters, folder, self.entry.work))
 
     # Evaluation: the one place where ground truth is read
 
-    def evaluate(self) -> list[str]:
+    def evaluate(self) -> None:
         from mdp_core.engine.evaluate import evaluate
 
         predictions = self.read_predictions("predictions")
-        job = replace(self.job, facts={**self.job.facts, "clusters": self.clusters})
-        return self.fit(lambda folder: evaluate(job, self.dataset, self.images, predictions, folder, self.listener))
+        job = replace(self.job, facts={**self.job.facts, "clusters": self.job.clusters})
+        self.fit(lambda folder: evaluate(job, self.dataset, self.images, predictions, folder, self.listener))
+
+
+_BENCH = _Bench()
+"""Plugins load their weights once a process, not once a task."""
 
 
 def _all_of(items: Iterator[Any], expected: int, job: Job) -> Iterator[Any]:

@@ -1,10 +1,11 @@
-"""Jobs: what a worker process is told to do, as JSON."""
+"""Jobs: what is to be done in one step, as JSON, for whichever process does it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,28 @@ from mdp_core.data.images import ImageRecord
 SHARD_SIZE = 256
 """Images a shard: what is lost at most when a map step is killed. ``MDP_SHARD_SIZE`` overrides it."""
 
+PART_SUFFIX: Mapping[tuple[str, str], str] = {
+    ("prior", "mine"): ".parquet",
+    ("clusterer", "embed"): ".safetensors",
+    ("clusterer", "assign"): ".parquet",
+    ("detector", "predict"): ".parquet",
+    ("refiner", "refine"): "",
+    ("segmenter", "predict"): "",
+}
+"""The map steps, and how the names of their parts end (label maps are folders); all other steps are done whole."""
+
 
 @dataclass(frozen=True)
 class Job:
     """One step to do.
 
     Attributes:
-        entry: Folder of the result in the store; payload: what its key was made of.
+        entry: Folder of the result in the store.
         images: File with the image records (see ``write_records``).
         dataset: Name and settings of the dataset plugin.
         inputs: Slot → folder of the input's entry.
         plugin_files: One-file plugins to load.
+        clusters: Number of clusters that the labels of the inputs come from; 0 where labels mean nothing yet.
         facts: What an evaluation wants to write down (split, seed …).
         weights: ``file:PATH`` in the settings → ``stage:NAME`` in the recipe, for notes.
     """
@@ -35,7 +47,6 @@ class Job:
     plugin: str
     settings: Mapping[str, Any]
     entry: str
-    payload: Mapping[str, Any]
     images: str
     dataset: tuple[str, Mapping[str, Any]]
     inputs: Mapping[str, str]
@@ -43,8 +54,18 @@ class Job:
     device: str
     plugin_files: tuple[str, ...] = ()
     shard_size: int = SHARD_SIZE
+    clusters: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def suffix(self) -> str | None:
+        """How the names of the parts end; None where the step is no map."""
+        return PART_SUFFIX.get((self.kind, self.step))
+
+    def part(self, shard: int) -> str:
+        """Returns the name of a shard's part."""
+        return f"{shard:05d}{self.suffix or ''}"
 
     def to_json(self) -> str:
         """Returns one line of JSON."""
@@ -59,11 +80,17 @@ class Job:
         return cls(**fields)
 
 
+def shards(images: int, size: int) -> list[range]:
+    """Cuts 0..images-1 into shards of ``size`` images; the last may be smaller."""
+    return [range(start, min(start + size, images)) for start in range(0, images, size)]
+
+
 def write_records(path: Path, records: tuple[ImageRecord, ...]) -> None:
     """Writes image records for workers."""
     path.write_text(json.dumps([[r.id, r.height, r.width, r.path] for r in records]), encoding="utf-8")
 
 
+@lru_cache(maxsize=4)
 def read_records(path: Path) -> tuple[ImageRecord, ...]:
-    """Reads what ``write_records`` wrote."""
+    """Reads what ``write_records`` wrote; the file of a run is never changed."""
     return tuple(ImageRecord(*row) for row in json.loads(path.read_text(encoding="utf-8")))

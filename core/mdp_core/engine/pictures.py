@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,10 +41,10 @@ def write_pictures(
         The names of the files.
     """
     _write(folder / "stages.png", _stages(images, outputs, truth, results))
-    clustered = [o for o in outputs.values() if _is_clustered(o)]
+    clustered = [o for o in outputs.values() if is_clustered(o)]
     if not clustered:
         return ["stages.png"]
-    groups = _groups(images, [i for i in clustered[0] if isinstance(i, Instances)], _look(results))
+    groups = _groups(images, [i for i in clustered[0] if isinstance(i, Instances)], cluster_look(results))
     if not groups:
         return ["stages.png"]
     _write(folder / "clusters.png", cluster_sheet(groups, crops=CROPS, title="What lies in each cluster"))
@@ -56,20 +56,21 @@ def _write(path: Path, picture: Pixels) -> None:
         temporary.write_bytes(to_png(picture))
 
 
-def _is_clustered(output: Sequence[Any]) -> bool:
+def is_clustered(output: Sequence[Any]) -> bool:
+    """Tells whether an output is of masks with clusters, by its first images."""
     return any(isinstance(i, Instances) and len(i) and int(i.labels.min()) >= 0 for i in output[:50])
 
 
-def _spread(total: int, wanted: int) -> list[int]:
+def spread(total: int, wanted: int) -> list[int]:
     """Returns up to ``wanted`` indices spread evenly over 0..total-1."""
     return sorted({int(i) for i in np.linspace(0, total - 1, min(wanted, total)).round()}) if total else []
 
 
 def _stages(images: Images, outputs: Outputs, truth: Truth | None, results: Mapping[str, Any]) -> Pixels:
-    components = _components(results, outputs)
+    components = scores_by_stage(results, outputs)
     classes: tuple[str, ...] = tuple(next(iter(components.values()))["class_names"]) if components else ()
     rows = []
-    for index in _spread(len(images), ROWS):
+    for index in spread(len(images), ROWS):
         pixels = images.read(index)
         cells: list[Pixels | None] = [pixels]
         cells += [_cell(pixels, output[index], components.get(stage)) for stage, output in outputs.items()]
@@ -82,7 +83,7 @@ def _stages(images: Images, outputs: Outputs, truth: Truth | None, results: Mapp
     return contact_sheet(columns, rows, cell_width=CELL, title="What each stage made of the images", legend=present)
 
 
-def _components(results: Mapping[str, Any], stages: Iterable[str]) -> dict[str, Any]:
+def scores_by_stage(results: Mapping[str, Any], stages: Iterable[str]) -> dict[str, Any]:
     """Returns the scores by stage; a stage without scores of its own (a detector) takes those of the stage after it."""
     own = {c["stage"]: c for c in results.get("components", [])}
     found: dict[str, Any] = {}
@@ -95,14 +96,28 @@ def _components(results: Mapping[str, Any], stages: Iterable[str]) -> dict[str, 
 
 
 def _cell(pixels: Pixels, result: Instances | LabelMap, component: Mapping[str, Any] | None) -> Pixels:
+    return overlay(pixels, in_colours(believed(result), component), width=CELL, enlarge=True)
+
+
+Shown = TypeVar("Shown", Instances, LabelMap)
+
+
+def believed(result: Shown) -> Shown:
+    """Returns what pictures show of a result: of masks, those with a score of ``SHOWN_SCORE`` or more, or else the best ones."""
+    if isinstance(result, Instances) and len(result) > 1:  # a detector proposes many: show those it believes in
+        return result.select(result.scores >= min(SHOWN_SCORE, float(result.scores.max())))
+    return result
+
+
+def in_colours(result: Instances | LabelMap, component: Mapping[str, Any] | None) -> Instances | LabelMap:
+    """Returns a result in the colours of the classes that its clusters were matched with; as it is where nothing was matched."""
+    if component is None:
+        return result
     if isinstance(result, Instances):
-        if len(result) > 1:  # a detector proposes many: show those it believes in
-            result = result.select(result.scores >= min(SHOWN_SCORE, float(result.scores.max())))
-        if component is not None and len(result) and int(result.labels.min()) >= 0:
-            result = LabelMap.paint(result)
-    if isinstance(result, LabelMap) and component is not None:
-        result = in_class_colours(result, component["cluster_of_class"])
-    return overlay(pixels, result, width=CELL, enlarge=True)
+        if not len(result) or int(result.labels.min()) < 0:
+            return result
+        result = LabelMap.paint(result)
+    return in_class_colours(result, component["cluster_of_class"])
 
 
 def in_class_colours(prediction: LabelMap, cluster_of_class: Sequence[int | None]) -> LabelMap:
@@ -126,7 +141,7 @@ Look = Callable[[int], tuple[int, str]]
 """Cluster → the label whose colour it has, and the name of the class that it was matched with."""
 
 
-def _look(results: Mapping[str, Any]) -> Look:
+def cluster_look(results: Mapping[str, Any]) -> Look:
     """Returns how clusters look, by the first component; by their own numbers where nothing was evaluated."""
     for component in results.get("components", [])[:1]:
         names = component["class_names"]
@@ -144,7 +159,7 @@ def _groups(images: Images, instances: Sequence[Instances], look: Look) -> list[
     groups = []
     for cluster, where in sorted(members.items()):
         number, name = look(cluster)
-        chosen = [where[i] for i in _spread(len(where), CROPS)]
+        chosen = [where[i] for i in spread(len(where), CROPS)]
         crops = [mask_crop(images.read(image), instances[image], index, cluster=number or cluster) for image, index in chosen]
         groups.append(ClusterGroup(cluster, len(where), crops, name, number))
     return groups

@@ -165,7 +165,9 @@ def find_run(home: Path, reference: str) -> RunRecord:
     if len(found) == 1:
         return RunRecord.read(home / "runs" / found[0])
     if found:
-        raise RunError(f"{reference}: {len(found)} runs are named like that: {', '.join(found[:5])}{', …' if len(found) > 5 else ''}")
+        raise RunError(
+            f"{reference}: {len(found)} runs are named like that: {', '.join(found[:5])}{', …' if len(found) > 5 else ''}"
+        )
     raise RunError(
         f"no run {reference!r} in {home}{did_you_mean(reference, names)}", hint="`mdp runs ls` shows them; `last` is the newest"
     )

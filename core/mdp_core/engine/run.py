@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mdp_core.engine.coordinate import Coordinator
 from mdp_core.engine.jobs import SHARD_SIZE, Job, write_records
 from mdp_core.engine.journal import Journal
-from mdp_core.engine.launch import InlineLauncher, Launcher, ProcessLauncher
 from mdp_core.engine.outputs import Outputs
 from mdp_core.engine.plan import Plan, Role, Step, make_plan
 from mdp_core.engine.provenance import environment
@@ -29,6 +29,7 @@ from mdp_core.recipe.schema import Recipe
 from mdp_core.settings import stage_of, weight_paths
 from mdp_core.stages.base import Context
 from mdp_core.stages.dataset import DatasetConfig
+from mdp_core.stages.executor import Executor
 from mdp_core.stages.pretrainer import BACKBONE
 
 ScanProgress = Callable[[str, int, int], None]
@@ -214,15 +215,16 @@ class _Run:
     def go(self) -> RunRecord:
         started = time.monotonic()
         outcome = RunOutcome("failed", 0.0)
-        launcher: Launcher = InlineLauncher() if self.options.inline else ProcessLauncher()
+        executor = self._executor()
+        coordinator = Coordinator(executor)
         try:
             self.record.save()
             self.observers.call("mdp_run_started", run=self.info)
             for text in self.session.warnings():
                 warnings.warn(text, MdpWarning, stacklevel=1)
             for step in self.plan.steps:
-                self._do(step, launcher)
-            launcher.close()
+                self._do(step, coordinator)
+            executor.close()
             with disk_errors(self.record.folder):
                 outputs = Outputs(self.session, self.record.folder).write()
             self.record.results, self.record.metrics = outputs.results, dict(outputs.metrics)
@@ -238,7 +240,7 @@ class _Run:
             outcome = RunOutcome("failed", time.monotonic() - started, error=str(error))
             raise
         finally:
-            launcher.close()
+            executor.close()
             self.record.seconds = round(time.monotonic() - started, 2)
             self._save(quietly=outcome.status != "finished")
             self.observers.call("mdp_run_finished", run=self.info, outcome=outcome)
@@ -252,7 +254,20 @@ class _Run:
             if not quietly:
                 raise
 
-    def _do(self, step: Step, launcher: Launcher) -> None:
+    def _executor(self) -> Executor[Any]:
+        """Returns the executor that the recipe names, else the one of registry.yaml."""
+        if self.options.inline:
+            from mdp_core.executors.inline import InlineExecutor
+            from mdp_core.executors.settings import SerialConfig
+
+            return InlineExecutor(SerialConfig())
+        host, section = self.session.host, self.session.loaded.recipe.executor
+        use = section.use if section else host.default("executor") or "serial"
+        config = section.config if section else host.config("executor", use)()
+        made: Executor[Any] = host.factory("executor", use)(config)
+        return made
+
+    def _do(self, step: Step, coordinator: Coordinator) -> None:
         entry, info = self.session.entry(step), self.infos[step.id]
         manifest = entry.manifest()
         if manifest is not None:
@@ -268,12 +283,23 @@ class _Run:
         started = time.monotonic()
         try:
             with disk_errors(self.record.folder):
-                launcher.run(self._job(step, entry), self.record.folder / "logs" / f"{step.stage}.log", listener)
+                worked = coordinator.complete(
+                    self._job(step, entry), entry, len(self.session.images[step.role].records),
+                    self.record.folder / "logs" / f"{step.stage}.log", listener, distributed=self._distributed(step),
+                )  # fmt: skip
         except BaseException as error:
             status: Any = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             self._note(step, StepResult(status, time.monotonic() - started, listener.notes, tuple(listener.warnings)))
             raise
-        self._note(step, StepResult("done", time.monotonic() - started, listener.notes, tuple(listener.warnings)))
+        manifest = entry.manifest()
+        if not worked and manifest is not None:
+            listener.notes = dict(manifest.notes)
+        status = "done" if worked else "hit"
+        self._note(step, StepResult(status, time.monotonic() - started, listener.notes, tuple(listener.warnings)))
+
+    def _distributed(self, step: Step) -> bool:
+        section = self.session.loaded.recipe.pipeline.get(step.stage)
+        return section is not None and step.kind == section.kind and step.step in type(section.config).distributed_steps
 
     def _note(self, step: Step, result: StepResult) -> None:
         self.record.steps.append(
@@ -292,6 +318,7 @@ class _Run:
         before = stages[: stages.index(step.stage) + 1]
         labels_used = {stage: what for stage, what in self.plan.labels_used.items() if stage in before}
         settings, weights = self._settings(step)
+        inputs = {slot: session.entry(session.plan.step(name)) for slot, name in step.inputs.items()}
         facts = {"split": session.images[step.role].split, "seed": recipe.seed, "labels_used": labels_used}
         return Job(
             id=step.id,
@@ -301,10 +328,10 @@ class _Run:
             plugin=step.plugin,
             settings=settings,
             entry=str(entry.folder),
-            payload=step.payload,
             images=str(self.record.folder / f"images-{step.role}.json"),
             dataset=(recipe.data.use, config),
-            inputs={slot: str(session.entry(session.plan.step(name)).folder) for slot, name in step.inputs.items()},
+            inputs={slot: str(folder.folder) for slot, folder in inputs.items()},
+            clusters=max((m.clusters for e in inputs.values() if (m := e.manifest()) is not None), default=0),
             seed=step.seed,
             device=recipe.device,
             plugin_files=tuple(str(f) for f in session.host.files),

@@ -1,24 +1,39 @@
 """Scan: opens every image of a split once, lists the bad ones, and fingerprints the rest by their contents.
 
-What was learned of a file is kept under ``store/scans`` and believed as long as the file's size and modification time stay
-the same (as git does for its index); the fingerprint itself never holds a time or a path.
+What was learned of a file is kept under ``store/scans`` and believed as long as the file's size and the times of its contents and
+of its inode stay the same (as git does for its index); the fingerprint itself never holds a time or a path.
+
+The memory of a set of folders is one file, written whole under another name and renamed::
+
+    {"format": 2, "folders": {FOLDER: [[NAME, [SIZE, MTIME, CTIME], SHA256, HEIGHT, WIDTH, PROBLEM], …], …}}
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mdp_core.data.images import ImageRecord, read_image
-from mdp_core.data.storage import write_json
+from mdp_core.data.storage import write_text
 from mdp_core.engine.keys import FORMAT, digest
 from mdp_core.engine.store import disk_errors, read_json
 from mdp_core.errors import DataError
 from mdp_core.settings import file_sha256
 from mdp_core.stages.dataset import Dataset, DatasetConfig, Source
+
+MEMORY_FORMAT = 2
+"""Version of the memory's files; one of another version is forgotten."""
+_SAVE_SECONDS = 30.0
+"""How often what was learned is written down while many files are opened: an interrupted first scan goes on there."""
+_BATCH = 256
+"""Files that are opened before looking whether it is time to write."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +63,15 @@ class ImageSet:
     truth_fingerprint: str | None
 
 
-@dataclass
-class _Facts:
+Stamp = tuple[int, int, int]
+"""Size in bytes, and the times of contents and inode in nanoseconds: while they stay, a file is taken to be the same."""
+_GONE: Stamp = (-1, -1, -1)
+
+
+class _Facts(NamedTuple):
     """What is known of one image file: its contents, its size in pixels, or why it is bad."""
 
-    stamp: tuple[int, int]
+    stamp: Stamp
     sha256: str = ""
     height: int = 0
     width: int = 0
@@ -110,44 +129,90 @@ class Scanner:
         return ImageSet(split, tuple(records), tuple(bad), digest(identity), truth)
 
     def _facts(self, paths: Iterable[Path], *, as_image: bool = True) -> dict[str, _Facts]:
-        names = list(dict.fromkeys(str(p) for p in paths))
+        names = list(dict.fromkeys(map(str, paths)))
         if not names:
             return {}
-        memory = (
-            self._memory / f"{'images' if as_image else 'truth'}-{digest(sorted({os.path.dirname(n) for n in names}))}.json"
-        )
-        known = {name: _Facts(**{**f, "stamp": tuple(f["stamp"])}) for name, f in (read_json(memory) or {}).items()}
+        folders = digest(sorted({os.path.dirname(n) for n in names}))
+        memory = self._memory / f"{'images' if as_image else 'truth'}-{folders}.json"
+        known = _remembered(memory)
         stamps = {name: _stamp(name) for name in names}
-        fresh = [n for n in names if n not in known or known[n].stamp != stamps[n] or stamps[n] == (-1, -1)]
+        fresh = [n for n in names if stamps[n] == _GONE or (found := known.get(n)) is None or found.stamp != stamps[n]]
         if fresh:
-            with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-                look = _look_at_image if as_image else _look_at_file
-                for done, (name, found) in enumerate(
-                    zip(fresh, pool.map(look, fresh, [stamps[n] for n in fresh]), strict=True), 1
-                ):
+            self._learn(fresh, stamps, known, memory, _look_at_image if as_image else _look_at_file)
+        return known
+
+    def _learn(
+        self, fresh: Sequence[str], stamps: Mapping[str, Stamp], known: dict[str, _Facts], memory: Path, look: _Look
+    ) -> None:
+        """Opens files and writes down what was learned, now and then and however it ends."""
+        pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+        done, saved, pending = 0, time.monotonic(), iter(fresh)
+        try:
+            while batch := list(islice(pending, _BATCH)):
+                for name, found in zip(batch, pool.map(look, batch, [stamps[n] for n in batch]), strict=True):
                     known[name] = found
+                    done += 1
                     self._progress(done, len(fresh))
-            with disk_errors(memory):
-                write_json(memory, {name: asdict(f) for name, f in known.items()})
-        return {name: known[name] for name in names}
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    _remember(memory, known)
+                    saved = time.monotonic()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if done:
+                _remember(memory, known)
 
 
-def _stamp(name: str) -> tuple[int, int]:
+_Look = Callable[[str, Stamp], _Facts]
+
+
+def remembered_folders(memory: Path) -> list[str] | None:
+    """Returns the folders whose files a memory is about; None where it cannot be read."""
+    content = read_json(memory)
+    if content is None or content.get("format") != MEMORY_FORMAT or not isinstance(content.get("folders"), dict):
+        return None
+    return list(content["folders"])
+
+
+def _remembered(memory: Path) -> dict[str, _Facts]:
+    """Reads a memory; one that is damaged or of another version is no memory."""
+    content: Mapping[str, Any] = read_json(memory) or {}
+    if content.get("format") != MEMORY_FORMAT:
+        return {}
+    try:
+        return {
+            os.path.join(folder, name): _Facts((stamp[0], stamp[1], stamp[2]), sha256, height, width, problem)
+            for folder, rows in content["folders"].items()
+            for name, stamp, sha256, height, width, problem in rows
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return {}
+
+
+def _remember(memory: Path, known: Mapping[str, _Facts]) -> None:
+    folders: dict[str, list[tuple[Any, ...]]] = {}
+    for path, facts in known.items():
+        folder, name = os.path.split(path)
+        folders.setdefault(folder, []).append((name, *facts))
+    with disk_errors(memory):
+        write_text(memory, json.dumps({"format": MEMORY_FORMAT, "folders": folders}, separators=(",", ":")))
+
+
+def _stamp(name: str) -> Stamp:
     try:
         status = os.stat(name)
     except OSError:
-        return (-1, -1)
-    return (status.st_size, status.st_mtime_ns)
+        return _GONE
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _look_at_file(name: str, stamp: tuple[int, int]) -> _Facts:
+def _look_at_file(name: str, stamp: Stamp) -> _Facts:
     try:
         return _Facts(stamp, sha256=file_sha256(Path(name)))
     except OSError as error:
         raise DataError(f"{name}: ground truth cannot be read ({error.strerror})") from error
 
 
-def _look_at_image(name: str, stamp: tuple[int, int]) -> _Facts:
+def _look_at_image(name: str, stamp: Stamp) -> _Facts:
     """Decodes the whole image: a truncated file shows only then."""
     try:
         pixels = read_image(name)
@@ -159,10 +224,9 @@ def _look_at_image(name: str, stamp: tuple[int, int]) -> _Facts:
 def _check_ids(sources: Sequence[Source]) -> None:
     seen: set[str] = set()
     for source in sources:
-        parts = Path(source.id).parts
         if source.id in seen:
             raise DataError(f"two images have the id {source.id!r}", hint="ids must be unique within a split")
-        if not source.id or Path(source.id).is_absolute() or ".." in parts:
+        if not source.id or source.id.startswith("/") or (".." in source.id and ".." in source.id.split("/")):
             raise DataError(f"{source.id!r} cannot be an image id", hint="an id is a relative path without '..'")
         seen.add(source.id)
 

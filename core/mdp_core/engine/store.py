@@ -35,7 +35,10 @@ class Manifest:
     Attributes:
         files: Path inside the entry (a part or a fit's result) → sha256.
         notes: Facts for the record: sha256 of weights, device …
+        seconds: How long making it took.
         clusters: Number of clusters that the labels of the result come from; 0 where labels mean nothing yet.
+        images: How many images were done in these ``seconds`` (fewer than the result holds, where parts were there already); 0
+            where that is not known or means nothing.
     """
 
     files: Mapping[str, str]
@@ -43,6 +46,7 @@ class Manifest:
     warnings: Sequence[str] = ()
     seconds: float = 0.0
     clusters: int = 0
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,10 @@ class Entry:
         content = read_json(self.folder / "manifest.json")
         if content is None or content.get("format") != FORMAT:
             return None
-        return Manifest(content["files"], content["notes"], tuple(content["warnings"]), content["seconds"], content["clusters"])
+        return Manifest(
+            content["files"], content["notes"], tuple(content["warnings"]), content["seconds"], content["clusters"],
+            content.get("images", 0),
+        )  # fmt: skip
 
     def damage(self) -> list[str]:
         """Returns the files of a complete result that are missing or whose contents changed."""
@@ -133,6 +140,7 @@ class Entry:
                 "warnings": list(manifest.warnings),
                 "seconds": round(manifest.seconds, 3),
                 "clusters": manifest.clusters,
+                "images": manifest.images,
             },
         )
 

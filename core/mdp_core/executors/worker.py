@@ -1,6 +1,6 @@
-"""The worker process: does jobs given as lines on standard input, tells of them as lines of JSON on a pipe.
+"""The worker process: does tasks given as lines on standard input, tells of them as lines of JSON on a pipe.
 
-Steps run here so that memory, registries of training libraries and crashes stay out of the engine, and so that the engine
+Tasks run here so that memory, registries of training libraries and crashes stay out of the engine, and so that the engine
 itself never imports torch. A worker ends with its parent, even when that is killed.
 """
 
@@ -17,9 +17,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, Any
 
-from mdp_core.engine.execute import Executor
-from mdp_core.engine.jobs import Job
 from mdp_core.errors import MdpError
+from mdp_core.stages.executor import Task
 
 _PR_SET_PDEATHSIG = 1
 _QUIET_SECONDS = 0.1
@@ -67,15 +66,14 @@ def _print_traceback() -> None:
 
 
 def main() -> None:
-    """Reads jobs until standard input ends."""
+    """Does tasks until standard input ends."""
     _die_with_parent(int(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     pipe = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
     listener = PipeListener(pipe)
-    executor = Executor()
     for line in sys.stdin:
         try:
-            executor.execute(Job.from_json(line), listener)
+            Task(**json.loads(line)).do(listener)
         except MdpError as error:
             _print_traceback()
             listener.send("error", message=error.message, hint=error.hint)

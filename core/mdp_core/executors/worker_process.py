@@ -1,4 +1,4 @@
-"""Launching steps: a worker process a stage, or, for a debugger, this very process."""
+"""A worker process, seen from the engine: give it tasks, hear of them, end it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
-from mdp_core.engine.jobs import Job
-from mdp_core.errors import StageError
-from mdp_core.stages.base import Listener
+from mdp_core.errors import MdpError
+from mdp_core.stages.executor import Task, TaskListener
 
 _GRACE_SECONDS = 5.0
 _SPIN_COUNT = "10000"
@@ -21,98 +22,74 @@ _SPIN_COUNT = "10000"
 work, take several times longer than their share. This bound costs nothing on an idle machine (benchmarks/openmp_spin.py)."""
 
 
-class Launcher(Protocol):
-    """Does jobs, one after the other."""
+class WorkerProcess:
+    """One worker process.
 
-    def run(self, job: Job, log: Path, listener: Listener) -> None:
-        """Does one job; what it prints goes to ``log``.
+    Args:
+        log: Takes what it prints.
+        environment: Laid over this process's environment.
+    """
 
-        Raises:
-            MdpError: The step failed.
-        """
-
-    def close(self) -> None:
-        """Ends what still runs."""
-
-
-class ProcessLauncher:
-    """Gives the jobs of one stage to one worker process, and each stage a worker of its own."""
-
-    def __init__(self) -> None:
-        self._stage: str | None = None
-        self._worker: _Worker | None = None
-
-    def run(self, job: Job, log: Path, listener: Listener) -> None:
-        """Does one job in the worker of its stage."""
-        if self._worker is None or job.stage != self._stage:
-            self.close()
-            self._worker, self._stage = _Worker(log), job.stage
-        try:
-            self._worker.run(job, listener)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Ends the worker."""
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
-
-
-class _Worker:
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         receive, send = os.pipe()
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mdp_core.engine.worker", str(send), str(os.getpid())],
+                [sys.executable, "-m", "mdp_core.executors.worker", str(send), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[send],
-                env={"GOMP_SPINCOUNT": _SPIN_COUNT, **os.environ},
+                env={"GOMP_SPINCOUNT": _SPIN_COUNT, **os.environ, **(environment or {})},
                 start_new_session=True,  # Ctrl-C reaches the engine alone, which then ends the worker
                 text=True,
             )
         os.close(send)
         self.events: IO[str] = os.fdopen(receive, encoding="utf-8")
 
-    def run(self, job: Job, listener: Listener) -> None:
-        """Sends the job and listens until it ends."""
+    def begin(self, task: Task) -> None:
+        """Sends a task."""
         if self.process.stdin is not None:
             with suppress(BrokenPipeError):
-                self.process.stdin.write(job.to_json() + "\n")
+                self.process.stdin.write(json.dumps(asdict(task)) + "\n")
                 self.process.stdin.flush()
+
+    def listen(self, task: Task, listener: TaskListener) -> None:
+        """Listens until the task that was sent ends.
+
+        Raises:
+            StageError: It failed, or the process died.
+        """
         for line in self.events:
             event = json.loads(line)
             match event.pop("event"):
                 case "progress":
-                    listener.progress(event["done"], event["total"], event["metrics"])
+                    listener.progress(task, event["done"], event["total"], event["metrics"])
                 case "note":
-                    listener.note(event["name"], event["value"])
+                    listener.note(task, event["name"], event["value"])
                 case "warn":
-                    listener.warn(event["message"])
+                    listener.warn(task, event["message"])
                 case "error":
-                    raise StageError(f"{job.id}: {event['message']}", hint=event["hint"])
+                    raise task.failed(MdpError(event["message"], hint=event["hint"]))
                 case "crash":
-                    raise StageError(
-                        f"{job.id} ({job.kind}:{job.plugin}) crashed: {event['message']}", hint=f"traceback: {self.log}"
-                    )
+                    raise task.crashed(event["message"], self.log)
                 case "done":
                     return
         code = self.process.wait()
-        raise StageError(
-            f"{job.id} ({job.kind}:{job.plugin}): its process died ({_reason(code)})", hint=f"its output: {self.log}"
-        )
+        raise task.died(_reason(code), self.log)
+
+    def run(self, task: Task, listener: TaskListener) -> None:
+        """Does one task.
+
+        Raises:
+            StageError: It failed, or the process died.
+        """
+        self.begin(task)
+        self.listen(task, listener)
 
     def stop(self) -> None:
         """Ends the process: kindly, then not."""
-        for stream in (self.process.stdin, self.events):
-            if stream is not None:
-                with suppress(OSError):
-                    stream.close()
         self.process.terminate()
         try:
             self.process.wait(_GRACE_SECONDS)
@@ -120,21 +97,13 @@ class _Worker:
             self.process.kill()
             self.process.wait()
 
-
-class InlineLauncher:
-    """Does jobs in this process: for debuggers and for tests of plugins."""
-
-    def __init__(self) -> None:
-        from mdp_core.engine.execute import Executor
-
-        self._executor = Executor()
-
-    def run(self, job: Job, log: Path, listener: Listener) -> None:
-        """Does one job here; its output goes where this process's goes."""
-        self._executor.execute(job, listener)
-
     def close(self) -> None:
-        """Nothing runs elsewhere."""
+        """Ends the process and closes its pipes; nobody may be listening any more."""
+        self.stop()
+        for stream in (self.process.stdin, self.events):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
 
 
 def _reason(code: int) -> str:

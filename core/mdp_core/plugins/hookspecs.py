@@ -1,4 +1,4 @@
-"""The hooks of the platform: one to register plugins, three about weights, five to observe runs."""
+"""The hooks of the platform: one to register plugins, three about weights, five to observe runs, two about what a tracker has of a run."""
 
 from __future__ import annotations
 
@@ -136,10 +136,30 @@ class WeightsInfo:
     remedy: str = ""
 
 
+@dataclass(frozen=True)
+class Tracking:
+    """What a tracker (a plugin that tells another program of runs) has of one run.
+
+    Attributes:
+        tracker: The tracker's name, for example ``mlflow``.
+        place: Where it sends to, without secrets; empty where that is not decided.
+        state: ``complete``; ``sending`` (at it right now); ``incomplete`` (``mdp track sync`` sends the rest); ``untracked``.
+        detail: What was sent, and where to look at it.
+        problem: Why it is not complete.
+    """
+
+    tracker: str
+    place: str
+    state: Literal["complete", "sending", "incomplete", "untracked"]
+    detail: str = ""
+    problem: str = ""
+
+
 class Hooks:
     """The specifications.
 
-    A plugin module implements ``mdp_register``, or those about weights, or both; an observer implements any of the others.
+    A plugin module implements ``mdp_register``, those about weights, those about tracking, or several; an observer implements
+    any of the others.
     """
 
     @hookspec
@@ -165,6 +185,18 @@ class Hooks:
     @hookspec
     def mdp_list_weights(self) -> list[WeightsInfo] | None:
         """Returns the built-in weights and those that were downloaded."""
+
+    @hookspec
+    def mdp_run_tracking(self, folder: Path, home: Path) -> Tracking | None:
+        """Says what this tracker has of the run in ``folder``; connects to nothing. None: this tracker knows nothing of runs."""
+
+    @hookspec
+    def mdp_sync_run(self, folder: Path, home: Path, force: bool) -> Tracking | None:
+        """Sends what the tracker does not have of the run yet, from the run's journal; with ``force``, all of it anew.
+
+        Raises:
+            MdpError: It cannot be sent (the server does not answer); says what to do.
+        """
 
     @hookspec
     def mdp_run_started(self, run: RunInfo) -> None:

@@ -21,8 +21,9 @@ from typing import Any
 
 import pluggy
 
+from mdp_core import __version__
 from mdp_core.errors import MdpError, ObserverWarning, PluginError
-from mdp_core.plugins.hookspecs import Hooks, WeightsInfo
+from mdp_core.plugins.hookspecs import Hooks, Tracking, WeightsInfo
 from mdp_core.plugins.registry_file import RegistryFile, load_registry_file
 from mdp_core.plugins.version import API_VERSION
 from mdp_core.settings import StageConfig, file_sha256
@@ -108,6 +109,7 @@ class PluginHost:
         self.conflicts: list[str] = []
         self._manager = pluggy.PluginManager("mdp")
         self._manager.add_hookspecs(Hooks)
+        self._load("mdp_core", "mdp-platform", __version__, lambda: importlib.import_module("mdp_core.executors.plugin"))
         for entry_point in self._entry_points():
             distribution = entry_point.dist
             self._load(
@@ -217,6 +219,18 @@ class PluginHost:
         found = self._call("mdp_list_weights")
         return sorted((info for infos in found for info in infos), key=lambda info: info.ref)
 
+    def run_tracking(self, folder: Path, home: Path) -> list[Tracking]:
+        """Returns what each tracker has of a run."""
+        return list(self._call("mdp_run_tracking", folder=folder, home=home))
+
+    def sync_run(self, folder: Path, home: Path, *, force: bool = False) -> list[Tracking]:
+        """Lets each tracker send what it does not have of a run.
+
+        Raises:
+            MdpError: It cannot be sent.
+        """
+        return list(self._call("mdp_sync_run", folder=folder, home=home, force=force))
+
     def _about_weights(self, hook: str, ref: str) -> WeightsInfo:
         info = self._call(hook, ref=ref)
         if info is None:
@@ -259,6 +273,8 @@ class PluginHost:
         names = self.names(kind)
         close = difflib.get_close_matches(name, names, 1)
         hint = f"there are: {', '.join(names) or 'none'}"
+        if others := [k for k in KINDS if (k, self.resolve_alias(k, name)) in self.plugins]:
+            hint = f"{name!r} is {' and '.join(_a(k) for k in others)}; {hint}"
         if self.broken:
             hint += "; broken plugins: " + "; ".join(f"{b.entry_point} from {b.distribution} ({b.error})" for b in self.broken)
         raise PluginError(f"no {kind} named {name!r}" + (f", did you mean {close[0]!r}?" if close else ""), hint=hint)
@@ -348,6 +364,10 @@ def _load_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
 def load_plugins(files: Sequence[Path] = ()) -> PluginHost:

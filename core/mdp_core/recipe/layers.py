@@ -102,7 +102,7 @@ class Layers:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text; a recipe is a YAML file in UTF-8"
             self.problems.append(Problem(Mark(name), "", f"cannot be read: {reason}"))
             return None
         self.files.append(path)
@@ -165,6 +165,8 @@ def merge(base: Node, over: Node, catalogue: Catalogue) -> Node:
 
 
 def _merge(base: Node, over: Node, catalogue: Catalogue, path: Keys) -> Node:
+    if path == ("executor",) and isinstance(base.value, str):
+        base = Node({"use": base}, base.mark, base.key)  # a bare name is short for {use: name}
     if not isinstance(base.value, dict) or not isinstance(over.value, dict):
         return over
     below, place = dict(base.value), base
@@ -173,7 +175,7 @@ def _merge(base: Node, over: Node, catalogue: Catalogue, path: Keys) -> Node:
         former = _plugin(below, kind, catalogue)
         now = _plugin({**below, **over.value}, kind, catalogue)
         if former != now:
-            stays = () if path == ("data",) else ("input",) if former[0] != now[0] else ("kind", "input")
+            stays = () if path in _SINGLE else ("input",) if former[0] != now[0] else ("kind", "input")
             below, place = {name: node for name, node in below.items() if name in stays}, over
     merged = dict(below)
     for name, node in over.value.items():
@@ -186,16 +188,20 @@ def _merge(base: Node, over: Node, catalogue: Catalogue, path: Keys) -> Node:
     return Node(merged, place.mark, place.key)
 
 
+_SINGLE: Mapping[Keys, str] = {("data",): "dataset", ("executor",): "executor"}
+"""Sections that one plugin fills, and its kind."""
+
+
 def _section_kind(path: Keys) -> str | None:
     """Returns the kind of plugin that fills the section at a path; None where it is no section."""
-    if path == ("data",):
-        return "dataset"
+    if path in _SINGLE:
+        return _SINGLE[path]
     return str(path[1]) if len(path) == 2 and path[0] == "pipeline" else None
 
 
 def _plugin(section: Mapping[str, Node], kind: str, catalogue: Catalogue) -> tuple[Any, Any]:
     """Returns what tells plugins apart: kind and name, without aliases."""
-    if kind != "dataset" and "kind" in section:
+    if kind not in _SINGLE.values() and "kind" in section:
         kind = str(section["kind"].value)
     use = section["use"].value if "use" in section else catalogue.default(kind)
     return kind, catalogue.resolve_alias(kind, use) if isinstance(use, str) else use

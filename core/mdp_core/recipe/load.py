@@ -18,14 +18,23 @@ from mdp_core.recipe.layers import Layers, RecipeText, find_recipe, merge, shown
 from mdp_core.recipe.overrides import parse_overrides
 from mdp_core.recipe.phrases import got
 from mdp_core.recipe.problems import InvalidRecipeError, Problem, did_you_mean, dotted
-from mdp_core.recipe.schema import Catalogue, DataSection, Header, ObserverSection, Recipe, StageSection
+from mdp_core.recipe.schema import (
+    Catalogue,
+    DataSection,
+    ExecutorSection,
+    Header,
+    ObserverSection,
+    Recipe,
+    StageSection,
+    SweepSection,
+)
 from mdp_core.recipe.sentences import explain, explain_booleans
 from mdp_core.recipe.source import Keys, Node, marks
 from mdp_core.settings import Settings, StageConfig, stage_of, weight_paths
 
 ModelT = TypeVar("ModelT", bound=Settings)
 _STAGE_ID = re.compile(r"[a-z][a-z0-9-]*")
-_SECTIONS = ("data", "pipeline", "observers")
+_SECTIONS = ("data", "pipeline", "executor", "observers", "sweep")
 
 
 @dataclass(frozen=True)
@@ -66,16 +75,7 @@ def load_recipe(
     """
     problems: list[Problem] = []
     layers = Layers(catalogue, problems)
-    if isinstance(source, RecipeText):
-        name, tree = source.name, layers.read_text(source)
-    else:
-        path = find_recipe(source)
-        name, tree = shown(path), layers.read_file(path)
-    pipeline = tree.get(("pipeline",)) if tree else None
-    over = parse_overrides(overrides, pipeline.mapping if pipeline else (), problems)
-    if tree is None:
-        raise InvalidRecipeError(name, problems)
-    merged = merge(tree, over, catalogue)
+    name, merged = _merged(source, overrides, layers)
     complete, failed = substitute(merged, environ, problems)
     problems += _not_finite(complete)
     recipe = _Checker(catalogue, complete, problems, failed).recipe()
@@ -86,12 +86,68 @@ def load_recipe(
     return LoadedRecipe(recipe, resolved, origins, merged.plain(), name, tuple(layers.files))
 
 
+def _merged(source: str | Path | RecipeText, overrides: Sequence[str], layers: Layers) -> tuple[str, Node]:
+    """Returns what messages call a recipe, and all its layers in one tree."""
+    if isinstance(source, RecipeText):
+        name, tree = source.name, layers.read_text(source)
+    else:
+        path = find_recipe(source)
+        name, tree = shown(path), layers.read_file(path)
+    pipeline = tree.get(("pipeline",)) if tree else None
+    over = parse_overrides(overrides, pipeline.mapping if pipeline else (), layers.problems)
+    if tree is None:
+        raise InvalidRecipeError(name, layers.problems)
+    return name, merge(tree, over, layers.catalogue)
+
+
+@dataclass(frozen=True)
+class SweptRecipe:
+    """What a sweep must know of its recipe, which need not be complete: a variation may say the rest.
+
+    Attributes:
+        name: The recipe as messages show it.
+        sweep: Its ``sweep:`` section.
+        stages: Ids of its stages.
+        seed: Its seed; None where what it says is no seed.
+    """
+
+    name: str
+    sweep: SweepSection
+    stages: tuple[str, ...]
+    seed: int | None
+
+
+def read_sweep(source: str | Path | RecipeText, overrides: Sequence[str], catalogue: Catalogue) -> SweptRecipe:
+    """Reads the ``sweep:`` section of a recipe, its references to the environment unreplaced; the rest is checked when each
+    variation is loaded.
+
+    Raises:
+        InvalidRecipeError: The section has mistakes, or the recipe is no YAML.
+        RecipeError: There is no such recipe.
+    """
+    problems: list[Problem] = []
+    name, merged = _merged(source, overrides, Layers(catalogue, problems))
+    if problems:
+        raise InvalidRecipeError(name, problems)
+    section = _Checker(catalogue, merged, problems).sweep()
+    if problems:
+        raise InvalidRecipeError(name, problems)
+    pipeline, seed = merged.get(("pipeline",)), merged.get(("seed",))
+    value = 0 if seed is None else seed.value
+    stages = tuple(pipeline.mapping) if pipeline else ()
+    known = value if isinstance(value, int) and not isinstance(value, bool) else None
+    return SweptRecipe(name, section or SweepSection(), stages, known)
+
+
 def resolve(recipe: Recipe) -> dict[str, Any]:
     """Returns every setting of a recipe, JSON-ready, in the shape of a recipe."""
     dumped = recipe.model_dump(mode="json")
-    for section in (dumped["data"], *dumped["pipeline"].values(), *dumped["observers"]):
-        section.update(section.pop("config"))
-    return {key: dumped[key] for key in ("name", "description", "seed", "device", "data", "pipeline", "evaluate", "observers")}
+    if dumped["executor"] is None:
+        del dumped["executor"]
+    for section in (dumped["data"], *dumped["pipeline"].values(), dumped.get("executor", {}), *dumped["observers"]):
+        section.update(section.pop("config", {}))
+    order = ("name", "description", "seed", "device", "data", "pipeline", "evaluate", "executor", "observers")
+    return {key: dumped[key] for key in order if key in dumped}
 
 
 def leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -127,10 +183,24 @@ class _Checker:
         header = self._settings(Header, _without(self.tree, _SECTIONS), (), _SECTIONS)
         data = self._data()
         pipeline = self._pipeline()
+        executor = self._executor()
         observers = self._observers()
+        sweep = self.sweep()
         if header is None or data is None or self.problems:
             return None
-        return Recipe(**dict(header), data=data, pipeline=pipeline, observers=tuple(observers))
+        return Recipe(
+            **dict(header), data=data, pipeline=pipeline, executor=executor, observers=tuple(observers), sweep=sweep
+        )
+
+    def sweep(self) -> SweepSection | None:
+        """Returns what the section ``sweep`` says; None where there is none."""
+        node = self.tree.get(("sweep",))
+        if node is None or node.value is None:
+            return None
+        if not isinstance(node.value, dict):
+            self._report(node, ("sweep",), "expected a mapping such as {vary: {pipeline.prior.topk: [0.2, 0.4]}, seeds: 5}")
+            return None
+        return self._settings(SweepSection, node, ("sweep",), ())
 
     def _report(self, node: Node, path: Keys, message: str, *, at_key: bool = False) -> None:
         if path not in self.failed:
@@ -151,6 +221,18 @@ class _Checker:
         node = self._section(("data",), "a mapping such as {use: folder, root: photos}")
         plugin = self._plugin(node, ("data",), "dataset", schema.SECTION_KEYS) if node else None
         return DataSection(use=plugin[0], config=plugin[1]) if plugin else None
+
+    def _executor(self) -> ExecutorSection | None:
+        node = self.tree.get(("executor",))
+        if node is None or node.value is None:
+            return None
+        if isinstance(node.value, str):
+            node = Node({"use": node}, node.mark)  # a bare name is short for {use: name}
+        if not isinstance(node.value, dict):
+            self._report(node, ("executor",), "expected a mapping such as {use: process, workers: 2}")
+            return None
+        plugin = self._plugin(node, ("executor",), "executor", schema.SECTION_KEYS)
+        return ExecutorSection(use=plugin[0], config=plugin[1]) if plugin else None
 
     def _observers(self) -> list[ObserverSection]:
         node = self.tree.get(("observers",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Protocol, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import AfterValidator, Field, SerializeAsAny
 
@@ -73,6 +73,26 @@ class ObserverSection(Settings):
     """Its settings."""
 
 
+class ExecutorSection(Settings):
+    """Where the work is done; none of it changes a result."""
+
+    use: str
+    """Name of the executor plugin, without aliases."""
+    config: SerializeAsAny[StageConfig]
+    """Its settings."""
+
+
+class SweepSection(Settings):
+    """What ``mdp sweep`` varies; ``mdp run`` takes the recipe as it stands."""
+
+    vary: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """Setting, written with dots as after ``--set``, → list of its values."""
+    seeds: Annotated[int, Field(ge=1)] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """How many seeds, counted from the recipe's own, or a list of them."""
+    zip: bool = False
+    """Take the first values together, then the second ones …, in place of all combinations."""
+
+
 def _check_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise ValueError(f"expected auto, cpu, cuda or one GPU such as cuda:1, got {value!r}")
@@ -101,5 +121,9 @@ class Recipe(Header):
     """The images."""
     pipeline: dict[str, StageSection]
     """Stage id → stage, in the order of the pipeline."""
+    executor: ExecutorSection | None = None
+    """Where the work is done; None: the default of registry.yaml."""
     observers: tuple[ObserverSection, ...] = ()
     """Observers of the run, beside those of registry.yaml."""
+    sweep: SweepSection | None = None
+    """What ``mdp sweep`` varies."""

@@ -108,6 +108,8 @@ def _expected(details: Sequence[ErrorDetails], annotations: Sequence[Any], value
     if taken == ANYTHING or any(_kind(d) not in _TRANSLATED for d in details):
         message = str(details[0]["msg"])
         return f"{message[:1].lower()}{message[1:]}, got {got(value)}"
+    if all(_kind(d) in ("list_type", "tuple_type") for d in details) and isinstance(value, str):
+        return f"expected {taken}, got {got(value)}; a list is written [{value}]"
     names = [str(c) for a in annotations for o in options(a) for c in choices(o)]
     return f"expected {taken}, got {got(value)}{did_you_mean(value, names) if isinstance(value, str) else ''}"
 

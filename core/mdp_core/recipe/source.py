@@ -135,9 +135,7 @@ def parse(text: str, source: str, problems: list[Problem], *, one_place: Mark | 
             return Node(None, start)
         return _Builder(source, problems, one_place).build(root, None, ())
     except yaml.MarkedYAMLError as error:
-        at = error.problem_mark or error.context_mark
-        place = start if one_place or at is None else Mark(source, at.line + 1, at.column + 1)
-        problems.append(Problem(place, "", _syntax_message(error)))
+        problems.append(_syntax_problem(error, source, one_place))
     except yaml.reader.ReaderError as error:
         lines = text[: error.position].split("\n") if isinstance(error.position, int) else [""]
         place = one_place or Mark(source, len(lines), len(lines[-1]) + 1)
@@ -153,13 +151,30 @@ _PLAINER = {
     "found character '\\t' that cannot start any token": "a tab; YAML is indented with spaces",
     "mapping values are not allowed here": "a ':' that is not expected here; put texts that contain ': ' in quotes, "
     "or check the indentation of this line and the one before",
+    "expected a single document in the stream": "a second document begins here; a recipe is one document, without '---' in it",
+}
+_PLAINER_CONTEXT = {
+    "while parsing a flow sequence": "a ',' or the closing ']' is missing in the list that begins",
+    "while parsing a flow mapping": "a ',' or the closing '}' is missing in the mapping that begins",
+    "while scanning a quoted scalar": "the closing quote is missing of the text that begins",
+    "while parsing a block mapping": "the indentation of this line fits nothing in the mapping that begins",
+    "while parsing a block collection": "the indentation of this line fits nothing in the list that begins",
 }
 
 
-def _syntax_message(error: yaml.MarkedYAMLError) -> str:
-    problem = _reveal(error.problem or "bad syntax")
-    context = f"{_reveal(error.context)}, " if error.context else ""
-    return f"not YAML: {_PLAINER.get(problem) or context + problem}"
+def _syntax_problem(error: yaml.MarkedYAMLError, source: str, one_place: Mark | None) -> Problem:
+    """Says what is wrong with the syntax in words that do not need PyYAML's; a bracket or quote is named with its beginning."""
+
+    def place(mark: yaml.Mark | None) -> Mark:
+        return one_place or (Mark(source, 1, 1) if mark is None else Mark(source, mark.line + 1, mark.column + 1))
+
+    problem, context = _reveal(error.problem or "bad syntax"), _reveal(error.context or "")
+    words = _PLAINER.get(problem) or _PLAINER.get(context)
+    if words is None and context in _PLAINER_CONTEXT:
+        begins = "here" if one_place or error.context_mark is None else f"at {place(error.context_mark)}"
+        words = f"{_PLAINER_CONTEXT[context]} {begins}"
+    at = place(error.problem_mark or error.context_mark)
+    return Problem(at, "", f"not YAML: {words or (f'{context}, {problem}' if context else problem)}")
 
 
 def _reveal(text: str) -> str:

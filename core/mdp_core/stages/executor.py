@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol
 
+from mdp_core.errors import MdpError, StageError
 from mdp_core.settings import StageConfig
 from mdp_core.stages.base import ConfigT, Listener
 
@@ -20,11 +21,12 @@ class Task:
     Doing a task twice does no harm: a shard that is there is not made again, and parts appear whole or not at all.
 
     Attributes:
-        id: For people: ``prior.mine[train] 3/12``.
+        id: For people: ``prior.mine[train]``, ``prior.mine[train] shard 3/12``.
         stage: Tasks of one stage share their weights; a process that did one does the next one faster.
         job: What is to be done, as JSON; not for executors to read.
         shard: Number of the shard; None for a fit or an evaluation.
         images: How many images it reads.
+        plugin: For people: ``prior:dino-affinity``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``, as the recipe says.
         distributed: Whether several processes may do it together: each calls ``do`` with torch's environment variables set
             (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``, ``MASTER_PORT``), rank 0 writes the result.
@@ -36,6 +38,7 @@ class Task:
     job: str
     shard: int | None
     images: int
+    plugin: str = ""
     device: str = "auto"
     distributed: bool = False
     function: str = "mdp_core.engine.execute:do"
@@ -48,6 +51,18 @@ class Task:
         """
         module, _, name = self.function.partition(":")
         getattr(importlib.import_module(module), name)(self.job, self.shard, listener)
+
+    def failed(self, error: MdpError) -> StageError:
+        """Returns how an executor reports an error that the task raised for people."""
+        return StageError(f"{self.id}: {error.message}", hint=error.hint)
+
+    def crashed(self, message: str, log: Path) -> StageError:
+        """Returns how an executor reports any other exception of the task: its type and text, and the log with the traceback."""
+        return StageError(f"{self.id} ({self.plugin}) crashed: {message}", hint=f"traceback: {log}")
+
+    def died(self, reason: str, log: Path) -> StageError:
+        """Returns how an executor reports that the process of the task is gone."""
+        return StageError(f"{self.id} ({self.plugin}): its process died ({reason})", hint=f"its output: {log}")
 
 
 class TaskListener(Protocol):

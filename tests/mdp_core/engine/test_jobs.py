@@ -8,7 +8,7 @@ from mdp_core.engine.jobs import Job, read_records, write_records
 
 def test_a_job_survives_the_pipe() -> None:
     job = Job(
-        id="prior.mine[train]", stage="prior", kind="prior", step="mine", plugin="x", settings={"a": [1, None]}, entry="/e", payload={"k": 1.5},
+        id="prior.mine[train]", stage="prior", kind="prior", step="mine", plugin="x", settings={"a": [1, None]}, entry="/e",
         images="/i", dataset=("shapes", {"size": 3}), inputs={"model": "/m"}, seed=3, device="auto", plugin_files=("/p.py",), facts={"split": "val"},
     )  # fmt: skip
     assert "\n" not in job.to_json()

@@ -150,7 +150,8 @@ def test_a_signal_marks_the_run_and_leaves_the_command_that_continues(tmp_path: 
     run = last_run(tmp_path)
     assert run["status"] == "interrupted"
     assert run["steps"][-1] | {"seconds": 0, "key": ""} == {
-        "id": "detector.fit", "key": "", "plugin": "memory", "status": "interrupted", "seconds": 0, "notes": {"device": "cpu"}, "warnings": [],
+        "id": "detector.fit", "stage": "detector", "kind": "detector", "step": "fit", "plugin": "memory", "role": "train", "key": "",
+        "status": "interrupted", "seconds": 0, "notes": {"device": "cpu"}, "warnings": [],
     }  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def test_no_worker_outlives_its_killed_parent(tmp_path: Path) -> None:
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if (
-                    b"mdp_core.engine.worker" in (folder / "cmdline").read_bytes()
+                    b"mdp_core.executors.worker" in (folder / "cmdline").read_bytes()
                     and marker in (folder / "environ").read_bytes()
                 ):
                     alive.append(folder.name)

@@ -191,7 +191,7 @@ def test_mistakes_of_several_files_come_together(folder: Path, toy: str, catalog
             b"- x",
             "recipes/a.yaml:1:1: not a recipe: its top level is no mapping; a recipe has at least name, data and pipeline",
         ),
-        (b"name: \xff", "recipes/a.yaml: cannot be read: it is not UTF-8 text"),
+        (b"name: \xff", "recipes/a.yaml: cannot be read: it is not UTF-8 text; a recipe is a YAML file in UTF-8"),
         (b"extends: {a: b}", "recipes/a.yaml:1:10: extends: expected a recipe file or a list of them"),
     ],
 )

@@ -62,7 +62,7 @@ GOLDEN = """\
   recipes/pascal.yaml:18:9: device: expected auto, cpu, cuda or one GPU such as cuda:1, got 'gpu'
   recipes/pascal.yaml:19:35: observers.1.urii: unknown setting, did you mean 'uri'?
   recipes/pascal.yaml:19:45: observers.2.use: expected the name of an observer, got 3 (there are: mlflow)
-  recipes/pascal.yaml:20:1: foo: unknown setting (there are: name, description, seed, device, evaluate, data, pipeline, observers)
+  recipes/pascal.yaml:20:1: foo: unknown setting (there are: name, description, seed, device, evaluate, data, pipeline, executor, observers, sweep)
   --set nothing: an override is written --set SETTING=VALUE, for example --set seed=3
   --set pipeline.prior.batchh=3: pipeline.prior.batchh: unknown setting, did you mean 'batch'?
   --set prior.short_side=3: pipeline.prior.short_side: expected an integer ≥ 32 and ≤ 4096, got 3"""
@@ -162,7 +162,7 @@ def test_all_mistakes_come_together_with_their_places(folder: Path, catalogue: C
         (
             "evaluate: [clustering]",
             "evaluate: clustering",
-            "9:11: evaluate: expected a list of values, each 'clustering', got 'clustering'",
+            "9:11: evaluate: expected a list of values, each 'clustering', got 'clustering'; a list is written [clustering]",
         ),
         ("evaluate: [clustering]", "observers: mlflow", "9:12: observers: expected a list of mappings such as {use: mlflow}"),
         (

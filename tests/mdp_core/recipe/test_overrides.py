@@ -77,7 +77,7 @@ def test_places() -> None:
             "--set pror.topk=3: pror.topk: neither a setting of the recipe nor one of its stages, did you mean 'prior'?",
         ),
         ("extends=a.yaml", "--set extends=a.yaml: extends: extends can stand in a file only"),
-        ("seed=[1", "--set seed=[1: not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"),
+        ("seed=[1", "--set seed=[1: not YAML: a ',' or the closing ']' is missing in the list that begins here"),
         ("data={a: 1, a: 2}", "--set data={a: 1, a: 2}: a: given twice, first at --set data={a: 1, a: 2}"),
     ],
 )
