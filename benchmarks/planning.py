@@ -9,6 +9,7 @@ in a process of its own: the first time, when each file is opened, and afterward
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import subprocess
@@ -88,7 +89,7 @@ def phases(recipe: Path, home: Path) -> dict[str, float]:
         forecast(plan, loaded.recipe, {"train": images}, Cache(home))
     mark("plan and forecast")
     print(f"{len(sources)} images, {len(plan.steps)} steps")
-    return {name: end - start for (_, start), (name, end) in zip(marks, marks[1:], strict=False)}
+    return {name: end - start for (_, start), (name, end) in itertools.pairwise(marks)}
 
 
 def main() -> None:

@@ -1,4 +1,8 @@
-"""Writes the reference pages from the code: ``make docs``; a test fails where they are out of date."""
+"""Writes the pages that are made of code: ``make docs``; tests fail where they are out of date.
+
+``docs/generate.py`` writes all of them, ``docs/generate.py plugins`` or ``docs/generate.py errors`` one. ``errors`` calls mdp about
+200 times, which takes a minute or two.
+"""
 
 from __future__ import annotations
 
@@ -37,17 +41,37 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-PAGES = {HERE / "reference" / "plugins.md": plugins_page}
+def errors_page() -> str:
+    """Returns the page of mistakes and their messages, having made every one of them."""
+    sys.path.insert(0, str(HERE.parent / "tests" / "malformed"))
+    from malformed_cases.page import page  # noqa: PLC0415 - the path is only now known
+
+    return page(NOTICE)
+
+
+PAGES = {
+    "plugins": (HERE / "reference" / "plugins.md", plugins_page),
+    "errors": (HERE / "errors.md", errors_page),
+}
+CHECKED = ("plugins",)
+"""Pages that ``--check`` compares; tests/malformed compares the page of errors, mistake by mistake."""
 
 
 def main() -> None:
     """Writes the pages; with ``--check`` only says whether they are current."""
-    stale = [path for path, page in PAGES.items() if not path.is_file() or path.read_text(encoding="utf-8") != page()]
-    if "--check" in sys.argv:
-        sys.exit("\n".join(f"{path} is out of date: make docs" for path in stale) or 0)
-    for path in stale:
+    wanted = [name for name in sys.argv[1:] if not name.startswith("-")]
+    if unknown := set(wanted) - set(PAGES):
+        sys.exit(f"no page {', '.join(sorted(unknown))} (there are: {', '.join(PAGES)})")
+    check = "--check" in sys.argv
+    for name in wanted or (CHECKED if check else PAGES):
+        path, page = PAGES[name]
+        text = page()
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        if check:
+            sys.exit(f"{path} is out of date: make docs")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(PAGES[path](), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

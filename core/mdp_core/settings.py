@@ -10,6 +10,7 @@ A step's cache key holds only the settings that the step depends on. The rule is
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -67,11 +68,13 @@ _HASH = "#sha256="
 def _check_weights_ref(value: str) -> str:
     scheme, colon, rest = value.partition(":")
     if not colon or scheme not in _SCHEMES or not rest:
-        raise ValueError("weights are written timm:NAME, file:PATH, builtin:NAME or stage:NAME")
+        raise ValueError(f"weights are written timm:NAME, file:PATH, builtin:NAME or stage:NAME, got {value!r}")
     if scheme == "file":
         path, sha256 = weights_file(value)
         if not path.is_file():
-            raise ValueError(f"no such file: {path}")
+            there = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
+            close = difflib.get_close_matches(path.name, there, 1)
+            raise ValueError(f"no such file: {path}" + (f", did you mean {path.with_name(close[0])}?" if close else ""))
         if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
             raise ValueError(f"expected 64 hexadecimal digits after {_HASH}, got {sha256!r}")
     return value
@@ -112,6 +115,16 @@ class StageConfig(Settings):
     """Steps that several processes can do together, each calling the plugin with torchrun's environment variables set."""
     uses_labels: ClassVar[str | None] = None
     """What ground truth the plugin uses, in words; None (no labels) is the rule. Every result repeats it."""
+
+    def fit_effort(self, images: int) -> float | None:
+        """Returns how much work the step ``fit`` is, in a unit of the plugin's own; None where that cannot be told.
+
+        ``mdp plan`` estimates the time of a training from that of an earlier one in proportion to it.
+
+        Args:
+            images: How many images the stage learns from.
+        """
+        return None
 
 
 def file_sha256(path: Path) -> str:

@@ -201,7 +201,8 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
             hint="it is damaged; or, if it is a pickle that you trust, load it elsewhere and save its state_dict() as .safetensors",
         )
     own = re.search(r"WeightsUnpickler error: (.+)", str(error))  # what stands before it advises to load without protection
-    first = own[1] if own else (str(error).splitlines() or [type(error).__name__])[0]
+    torn = isinstance(error, ValueError | LookupError)  # what a text or a picture makes of torch.load
+    first = own[1] if own else "it is not a file that torch.save writes" if torn else (str(error).splitlines() or ["empty"])[0]
     return WeightsError(
         f"{path}: cannot be read as a checkpoint ({first})", hint="it is damaged, cut off or of another format: fetch it again"
     )

@@ -1,23 +1,27 @@
-"""What can be said of weights without using them: origin, licence, size, sha256, and whether they are here."""
+"""What can be said of weights without using them: origin, licence, size, sha256, and whether they are here.
+
+Neither timm nor torch is imported for weights of timm that stand in the table of ``known.py``, nor for built-in ones. A name that
+does not (misspelt, a network of another kind, or of a newer timm) is looked up in timm itself, and files are opened with torch.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import timm
-import torch
 from huggingface_hub import constants
-from torch import nn
+from safetensors import SafetensorError, safe_open
 
-from mdp_backbones.checkpoint import Checkpoint, read_checkpoint
-from mdp_backbones.layouts import encoder_of
-from mdp_backbones.random_vit import random_vit
-from mdp_backbones.resnet_layouts import resnet_tensors
-from mdp_backbones.sources import BUILTINS, TimmWeights, builtin, timm_weights
+from mdp_backbones.known import known_weights
+from mdp_backbones.sources import BUILTINS, TimmWeights, builtin, in_hub_cache, timm_weights
 from mdp_core.api import WeightsError, WeightsInfo, weights_file
 
-__all__ = ["describe", "fetch", "list_here"]
+if TYPE_CHECKING:
+    from mdp_backbones.checkpoint import Checkpoint
+
+__all__ = ["describe", "fetch", "list_here", "parameters_of"]
 
 FLOAT32 = 4
 """Bytes."""
@@ -33,7 +37,7 @@ def describe(ref: str) -> WeightsInfo | None:
     """
     scheme, _, name = ref.partition(":")
     if scheme == "timm":
-        return _of_timm(timm_weights(name))
+        return _of_known(name) or _of_timm(timm_weights(name))
     if scheme == "builtin":
         return _of_builtin(name)
     return _of_file(ref) if scheme == "file" else None
@@ -60,6 +64,8 @@ def list_here() -> list[WeightsInfo]:
         folder.name.removeprefix("models--").replace("--", "/") for folder in Path(constants.HF_HUB_CACHE).glob("models--*")
     }
     if folders:
+        import timm
+
         for name in timm.list_pretrained():
             weights = timm_weights(name)
             if weights.repository in folders and weights.cached() is not None:
@@ -67,22 +73,35 @@ def list_here() -> list[WeightsInfo]:
     return found
 
 
+def _of_known(name: str) -> WeightsInfo | None:
+    known = known_weights().get(name)
+    if known is None:
+        return None
+    origin, path = f"https://huggingface.co/{known.repository}", in_hub_cache(known.repository)
+    return _hub_info(name, origin, known.licence, "", known.parameters, path)
+
+
 def _of_timm(weights: TimmWeights) -> WeightsInfo:
-    path = weights.cached()
-    parameters = _parameters(weights.name)
+    config = weights.config
+    licence, description = config.license or "unknown", config.description or ""
+    return _hub_info(weights.name, weights.origin, licence, description, parameters_of(weights.name), weights.cached())
+
+
+def _hub_info(name: str, origin: str, licence: str, description: str, parameters: int, path: Path | None) -> WeightsInfo:
+    fetch = f"run `mdp weights fetch timm:{name}`"
     return WeightsInfo(
-        ref=f"timm:{weights.name}",
-        origin=weights.origin,
-        licence=weights.config.license or "unknown",
-        description=weights.config.description or "",
+        ref=f"timm:{name}",
+        origin=origin,
+        licence=licence,
+        description=description,
         parameters=parameters,
         size=path.stat().st_size if path else parameters * FLOAT32,
         path=path,
         here=path is not None,
         sha256=_recorded(path) if path else None,
-        remedy=f"delete {path.resolve()} and {path}, and run `mdp weights fetch timm:{weights.name}`"
+        remedy=f"delete {path.resolve()} and {path}, and {fetch}"
         if path
-        else str(weights.missing().hint),
+        else f"{fetch}; without Internet it says what to place where",
     )
 
 
@@ -97,11 +116,11 @@ def _of_builtin(name: str) -> WeightsInfo:
     weights = BUILTINS[name]
     common = {"ref": f"builtin:{name}", "licence": weights.licence, "description": weights.description}
     if weights.path is None:
-        return WeightsInfo(origin="made by code", parameters=_count(random_vit()), **common)
+        return WeightsInfo(origin="made by code", parameters=weights.parameters, **common)
     origin, here = "part of mdp-platform", weights.path.is_file()
     if not here:
         return WeightsInfo(origin=origin, path=weights.path, here=False, remedy=_REPAIR_BUILTIN, **common)
-    parameters, problem = _read(weights.path)[1:]
+    parameters, problem = _header(weights.path)
     return WeightsInfo(
         origin=origin,
         parameters=parameters,
@@ -133,8 +152,21 @@ def _of_file(ref: str) -> WeightsInfo:
     )
 
 
+def _header(path: Path) -> tuple[int | None, str]:
+    """Reads how many numbers a safetensors file holds, and what is wrong with it, without reading them."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys()), ""  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError) as error:
+        return None, f"{path}: cannot be read as safetensors ({error})"
+
+
 def _read(path: Path) -> tuple[Checkpoint | None, int | None, str]:
     """Reads a file as far as it goes: the checkpoint, the number of its backbone's parameters, and what is wrong with it."""
+    from mdp_backbones.checkpoint import read_checkpoint
+    from mdp_backbones.layouts import encoder_of
+    from mdp_backbones.resnet_layouts import resnet_tensors
+
     try:
         checkpoint = read_checkpoint(path)
     except WeightsError as error:
@@ -147,10 +179,10 @@ def _read(path: Path) -> tuple[Checkpoint | None, int | None, str]:
     return checkpoint, None, ""
 
 
-def _parameters(name: str) -> int:
+def parameters_of(name: str) -> int:
+    """Returns the number of parameters of one of timm's networks without its classifier; costs no memory."""
+    import timm
+    import torch
+
     with torch.device("meta"):
-        return _count(timm.create_model(name, num_classes=0))
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+        return sum(parameter.numel() for parameter in timm.create_model(name, num_classes=0).parameters())

@@ -1,6 +1,7 @@
 """Where weights come from: timm's names with the hub's cache behind them, and the weights that are part of the package.
 
-Nothing here loads weights. Downloads happen in ``TimmWeights.fetch`` alone, of the one file that the name stands for.
+Nothing here loads weights, and importing this imports neither timm nor torch. Downloads happen in ``TimmWeights.fetch`` alone, of
+the one file that the name stands for.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import timm
-import torch
 from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError
-from timm.models import PretrainedCfg
 
 from mdp_core.api import WeightsError
 
-__all__ = ["BUILTINS", "Builtin", "TimmWeights", "builtin", "timm_weights"]
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+__all__ = ["BUILTINS", "Builtin", "TimmWeights", "builtin", "in_hub_cache", "timm_weights"]
 
 FILE = "model.safetensors"
 """The file of each of timm's repositories on the hub."""
@@ -35,6 +37,7 @@ class Builtin:
         description: What they are, in a sentence.
         licence: Their licence.
         trained: False for weights that have learnt nothing.
+        parameters: Number of parameters of those that are made by code.
         file: Name of the safetensors file with a card in ``builtin/``; None: they are made by code.
         sha256: Of the file.
     """
@@ -43,6 +46,7 @@ class Builtin:
     description: str
     licence: str = "Apache-2.0"
     trained: bool = True
+    parameters: int | None = None
     file: str | None = None
     sha256: str | None = None
 
@@ -56,7 +60,7 @@ class Builtin:
 BUILTINS = {
     weights.name: weights
     for weights in (
-        Builtin("random", "A small ViT with untrained weights, for trials.", trained=False),
+        Builtin("random", "A small ViT with untrained weights, for trials.", trained=False, parameters=1_866_432),
         Builtin(
             "tiny",
             "A small ViT that learnt without labels from generated scenes (mdp pretrain pretrain-shapes).",
@@ -118,8 +122,7 @@ class TimmWeights:
         """Returns the file in the cache (``HF_HUB_CACHE``, or torch's for the few that are not on the hub), or None."""
         if self.repository is None:
             return self._torch_file if self._torch_file.is_file() else None
-        found = try_to_load_from_cache(self.repository, FILE, revision=self.revision)
-        return Path(found) if isinstance(found, str) else None
+        return in_hub_cache(self.repository, self.revision)
 
     def fetch(self) -> Path:
         """Returns the file, downloading it into the cache if it is not there; shows progress where there is a terminal.
@@ -132,7 +135,9 @@ class TimmWeights:
         try:
             if self.repository is None:
                 self._torch_file.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(str(self.config.url), str(self._torch_file))
+                from torch.hub import download_url_to_file
+
+                download_url_to_file(str(self.config.url), str(self._torch_file))
                 return self._torch_file
             if not _hub_answers():
                 raise self.missing()
@@ -163,7 +168,15 @@ class TimmWeights:
 
     @property
     def _torch_file(self) -> Path:
-        return Path(torch.hub.get_dir()) / "checkpoints" / str(self.config.url).rpartition("/")[2]
+        from torch.hub import get_dir
+
+        return Path(get_dir()) / "checkpoints" / str(self.config.url).rpartition("/")[2]
+
+
+def in_hub_cache(repository: str, revision: str | None = None) -> Path | None:
+    """Returns the file of weights of one of timm's repositories in the hub's cache (``HF_HUB_CACHE``), or None."""
+    found = try_to_load_from_cache(repository, FILE, revision=revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def timm_weights(name: str) -> TimmWeights:
@@ -172,6 +185,8 @@ def timm_weights(name: str) -> TimmWeights:
     Raises:
         WeightsError: timm has no pretrained weights of this name; says which are close.
     """
+    import timm
+
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model(name) else None
     except RuntimeError:

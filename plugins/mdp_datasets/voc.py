@@ -116,7 +116,10 @@ def _names(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of images ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(
+            f"{path}: cannot be read as a list of images ({reason})", hint="one image name a line, without .jpg"
+        ) from error
     firsts = (line.split()[0] for line in lines if line.strip())
     return list(dict.fromkeys(PurePosixPath(first).name.removesuffix(".jpg") for first in firsts))
 

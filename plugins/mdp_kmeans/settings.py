@@ -55,3 +55,7 @@ class KmeansConfig(StageConfig):
     """Starts from different k-means++ seeds; the one with the smallest sum of squared distances is kept."""
     iterations: Annotated[int, OnlyFor("fit")] = Field(50, ge=1)
     """Iterations of each start (faiss), or largest number of passes over the masks (sklearn-minibatch)."""
+
+    def fit_effort(self, images: int) -> float:
+        """Distances between masks (about one an image) and centres."""
+        return float(self.restarts * self.iterations * self.clusters * images)

@@ -5,7 +5,7 @@ It needs mdp itself and the packages that the segmenter's plugin needs; weights 
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from PIL import Image, ImageOps
 
-from mdp_core.api import Context, DataError, ImageRecord, Images, MdpError, Pixels, read_image
+from mdp_core.api import Context, DataError, ImageRecord, Images, Pixels, read_image
 from mdp_core.plugins.loader import PluginHost
 from mdp_core.plugins.registry_file import RegistryFile
 
@@ -30,6 +30,9 @@ class SegmenterModel(PythonModel):
     ``mlflow.pyfunc.load_model(uri, model_config={"device": "cuda"})`` chooses a device; by default a GPU, where there is one.
     ``unwrap_python_model().classes`` names the clusters that were matched with classes, where the run was evaluated.
     """
+
+    # MLflow's own classes set this too: without it, every load prints that list[Any] is not validated (which we do ourselves).
+    _skip_type_hint_validation = True
 
     def load_context(self, context: PythonModelContext) -> None:
         """Makes the segmenter of the plugin that trained it.
@@ -60,6 +63,8 @@ class SegmenterModel(PythonModel):
         Raises:
             DataError: Something in the list is not an image.
         """
+        if not isinstance(model_input, list | tuple):
+            raise DataError(f"a list of images is expected, not one {type(model_input).__name__}", hint="predict([image])")
         given = [_Given(index, item) for index, item in enumerate(model_input)]
         records = [ImageRecord(str(g.index), *g.size()) for g in given]
         images = Images(records, lambda record: given[int(record.id)].pixels())
@@ -75,7 +80,8 @@ class _Given:
             raise DataError(f"image {index}: an array of {item.dtype} {item.shape}, where uint8 (H, W, 3) RGB is expected")
         if not isinstance(item, str | Path | bytes | np.ndarray | Image.Image):
             raise DataError(
-                f"image {index}: a {type(item).__name__}", hint="images are paths, bytes, PIL images or uint8 arrays (H, W, 3) RGB"
+                f"image {index}: a {type(item).__name__}",
+                hint="images are paths, bytes, PIL images or uint8 arrays (H, W, 3) RGB",
             )
 
     def size(self) -> tuple[int, int]:
@@ -131,8 +137,6 @@ def _device(wanted: str) -> str:
     except ImportError:
         return "cpu"
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 
 
 mlflow.models.set_model(SegmenterModel())

@@ -101,15 +101,18 @@ def log_model(store: OpenStore, run_id: str, trained: Trained, record: Mapping[s
     model = client.create_logged_model(store.experiment, NAME, run_id, tags, params, "segmentation")
     status = "FAILED"
     try:
-        with tempfile.TemporaryDirectory(prefix="mdp-") as temporary, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            logging.getLogger("mlflow").setLevel(logging.ERROR)  # it would like an example image
+        with tempfile.TemporaryDirectory(prefix="mdp-") as temporary, warnings.catch_warnings(record=True):
+            logging.getLogger("mlflow").setLevel(logging.ERROR)  # both would like an example image
             save_model(
                 f"{temporary}/mlflow",
                 python_model=str(Path(__file__).with_name("model.py")),
                 artifacts={NAME: str(lay_out(trained, record, Path(temporary) / NAME))},
                 pip_requirements=requirements(trained.plugin, record),
-                metadata={"mdp_run": record["id"], "mdp_key": trained.key, "classes": {str(c): n for c, n in trained.classes.items()}},
+                metadata={
+                    "mdp_run": record["id"],
+                    "mdp_key": trained.key,
+                    "classes": {str(c): n for c, n in trained.classes.items()},
+                },
                 mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
             )
             client.log_model_artifacts(model.model_id, f"{temporary}/mlflow")
@@ -129,8 +132,8 @@ def lay_out(trained: Trained, record: Mapping[str, Any], target: Path) -> Path:
     shutil.copytree(trained.folder, target / "model")
     settings = json.loads(json.dumps(trained.settings))
     for path, ref in weight_paths(trained.config):
-        if ref.startswith("file:"):
-            source = weights_file(ref)[0]
+        if ref.startswith(("file:", "stage:")):
+            source = _source(ref, trained, record)
             name = f"weights/{file_sha256(source)[:16]}{source.suffix}"
             (target / "weights").mkdir(exist_ok=True)
             shutil.copyfile(source, target / name)
@@ -159,6 +162,14 @@ def requirements(plugin: Plugin, record: Mapping[str, Any]) -> list[str]:
         versions[plugin.distribution] = plugin.version
     # What stands after the + (cpu, cu126) is of one index alone.
     return [f"{name}=={re.sub(r'[+].*', '', versions[name])}" for name in names]
+
+
+def _source(ref: str, trained: Trained, record: Mapping[str, Any]) -> Path:
+    """Returns the file of weights that the segmenter reads when it predicts; those of a stage lie in the store."""
+    if ref.startswith("file:"):
+        return weights_file(ref)[0]
+    home = trained.folder.parents[3]
+    return home / str(record["results"]["weights"][ref.removeprefix("stage:")]["file"])
 
 
 def _of_prediction(config: type[StageConfig], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,12 @@ LONGEST_VALUE = 5000
 """Characters of a tag's or parameter's value; MLflow takes 5,000 for tags and 6,000 for parameters."""
 LONGEST_NAME = 250
 
-_USER_PART = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/@'\"]+@")
+_USER_PART = re.compile(r"://[^\s/@'\"]+@")  # starts with what is rare: texts of megabytes pass through here
 
 
 def redact(text: str) -> str:
     """Returns the text with the user part of every address (``https://user:password@host``) replaced by ``***``."""
-    return _USER_PART.sub(r"\1***@", text)
+    return _USER_PART.sub("://***@", text)
 
 
 def flatten(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
@@ -32,11 +32,6 @@ def plain_name(name: str) -> str:
     plain = "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)
     parts = [part if part.strip(".") else "_" * len(part) for part in plain.split("/") if part]
     return "/".join(parts)[:LONGEST_NAME].rstrip("/") or "_"
-
-
-def step_name(step_id: str) -> str:
-    """Returns a step's id as part of a tag's name: ``prior.mine[train]`` → ``prior.mine.train``."""
-    return step_id.replace("[", ".").replace("]", "")
 
 
 def tag_value(text: object) -> str:

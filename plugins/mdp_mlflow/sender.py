@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from mdp_mlflow.artifacts import gather
-from mdp_mlflow.names import LONGEST_NAME, flatten, plain_name, redact, step_name, tag_value
+from mdp_mlflow.names import LONGEST_NAME, flatten, plain_name, redact, tag_value
 from mdp_mlflow.settings import MlflowConfig
 from mdp_mlflow.state import State, events, journal_size, read_record
 from mdp_mlflow.store import OpenStore, check_reachable, open_store, process_tag, sweep_dead_runs, tracking_uri
-from mdp_mlflow.tags import facts, final_facts, summary
+from mdp_mlflow.tags import datasets, facts, final_facts, run_name, summary
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "done": "FINISHED"}
 _MOST = {"params": 100, "tags": 100, "all": 1000}
@@ -65,6 +65,8 @@ class Sender:
         """
         home, config = folder.parents[1], MlflowConfig.model_validate(state.settings)
         uri = tracking_uri(config, home, state.uri)
+        if not state.run_id:
+            state.uri = redact(uri)
         check_reachable(uri)
         store = open_store(config, home, uri)
         if state.run_id and (state.uri, state.experiment_id) != (redact(uri), store.experiment):
@@ -105,7 +107,7 @@ class Sender:
             OSError, MlflowException: The store does not answer; what was not noted as sent is sent again next time.
         """
         self._batches, waiting, position = {}, 0, self.state.position
-        for position, event in events(self.folder, self.state.position):  # noqa: B007 - used after the loop
+        for position, event in events(self.folder, self.state.position):
             waiting += len(event.get("metrics", ()))
             self._take(event)
             if waiting >= _AT_ONCE:
@@ -152,12 +154,15 @@ class Sender:
         record = read_record(self.folder)
         if not self.state.run_id:
             tags = self._own_tags(record) | {"mlflow.source.name": record.get("recipe", run["name"])}
-            created = self._client.create_run(self.store.experiment, now, {k: v for k, v in tags.items() if v}, self.folder.name)
+            created = self._client.create_run(
+                self.store.experiment, now, {k: v for k, v in tags.items() if v}, self.folder.name
+            )
             self.state.run_id = created.info.run_id
             self.state.save(self.folder)
         batch = self._batch(self.state.run_id)
         batch.params |= {plain_name(name): tag_value(value) for name, value in flatten(run["resolved"])}
         batch.tags |= facts(run, record, self.folder)
+        self._client.log_inputs(self.state.run_id, datasets(run))
 
     def _child(self, step: Mapping[str, Any], now: int) -> str:
         step_id = step["id"]
@@ -181,7 +186,6 @@ class Sender:
         weights = {f"mdp.{plain_name(n).replace(' ', '_')}.{step['stage']}": v for n, v in notes.items() if _names_weights(n)}
         parent = self._batch(self.state.run_id)
         parent.tags |= {name: tag_value(value) for name, value in weights.items()}
-        parent.tags[f"mdp.step.{step_name(step['id'])}"] = result["status"]
         if result["status"] == "hit":
             return
         run = self._child(step, now - int(result["seconds"] * 1000))

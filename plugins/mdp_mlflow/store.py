@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SECONDS_TO_CONNECT = 5.0
 _PAGE = 1000
+_EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
+"""Tags of a new experiment: MLflow shows pages for trained models, not those for chat programs."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def prepare_environment() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -102,7 +105,7 @@ def open_store(config: MlflowConfig, home: Path, uri: str | None = None) -> Open
             own = uri == f"sqlite:///{home / 'mlflow.db'}"
             location = (home / "mlflow-artifacts").as_uri() if own else None
             try:
-                return OpenStore(client, uri, client.create_experiment(config.experiment, artifact_location=location))
+                return OpenStore(client, uri, client.create_experiment(config.experiment, location, _EXPERIMENT))
             except MlflowException:  # another machine was faster
                 found = client.get_experiment_by_name(config.experiment)
                 if found is None:

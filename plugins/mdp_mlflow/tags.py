@@ -6,9 +6,35 @@ import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdp_mlflow.names import tag_value
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
+
+
+def run_name(name: str, folder: Path) -> str:
+    """Returns the name that MLflow shows: what tells runs apart comes first, as its tables cut names off.
+
+    The end of a run's id is enough for every command of ``mdp``, and its time stands beside it.
+    """
+    return f"{name}-{folder.name.rpartition('-')[2]}"
+
+
+def datasets(run: Mapping[str, Any]) -> list[DatasetInput]:
+    """Returns the run's images as MLflow's data sets, with their fingerprints."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    data = dict(run["resolved"].get("data", {}))
+    source = tag_value(json.dumps(data))
+    return [
+        DatasetInput(
+            Dataset(f"{data.get('use', 'images')} {data.get(role, role)}", fingerprint[:36], "mdp", source),
+            [InputTag("mlflow.data.context", role)],
+        )
+        for role, fingerprint in run.get("fingerprints", {}).items()
+    ]
 
 
 def facts(run: Mapping[str, Any], record: Mapping[str, Any], folder: Path) -> dict[str, str]:
@@ -21,6 +47,7 @@ def facts(run: Mapping[str, Any], record: Mapping[str, Any], folder: Path) -> di
     """
     provenance = run.get("provenance", {})
     git = provenance.get("git") or {}
+    versions = {"python": provenance.get("python"), **(provenance.get("libraries") or {})}
     sweep, _, member = str(record.get("sweep") or "").partition("/")
     tags = {
         "mdp.folder": folder,
@@ -34,17 +61,17 @@ def facts(run: Mapping[str, Any], record: Mapping[str, Any], folder: Path) -> di
         "mdp.git_dirty": git.get("dirty"),
         "mlflow.source.git.commit": git.get("commit"),
         **{f"mdp.images.{role}": value for role, value in run.get("fingerprints", {}).items()},
-        **{f"mdp.version.{name}": version for name, version in (provenance.get("libraries") or {}).items()},
-        "mdp.version.python": provenance.get("python"),
+        "mdp.versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return {name: tag_value(value) for name, value in tags.items() if value not in (None, "")}
 
 
 def final_facts(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the tags that are known when a run is over: its stages' plugins, its devices, what labels it used."""
+    """Returns the tags that are known when a run is over: its stages' plugins, devices, steps that were in the store, labels used."""
     tags = {f"mdp.plugin.{stage}": plugin for stage, plugin in plugins(folder, record).items()}
     devices = sorted({s["notes"]["device"] for s in record.get("steps", ()) if "device" in s.get("notes", {})})
     tags["mdp.device"] = ", ".join(devices)
+    tags["mdp.from_store"] = ", ".join(s["id"] for s in record.get("steps", ()) if s["status"] == "hit")
     tags |= {f"mdp.labels_used.{stage}": what for stage, what in record.get("labels_used", {}).items()}
     return {name: tag_value(value) for name, value in tags.items() if value}
 

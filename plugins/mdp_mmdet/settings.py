@@ -130,3 +130,8 @@ class MaskRCNNConfig(StageConfig):
     """Training."""
     predict: PredictSettings = PredictSettings()
     """Prediction."""
+
+    def fit_effort(self, images: int) -> float:
+        """Pixels that the training sees: iterations, batch, and the square of the mean short side."""
+        side = sum(self.fit.train_sides) / len(self.fit.train_sides)
+        return self.fit.iters * self.fit.batch * side**2

@@ -133,3 +133,7 @@ class DeepLabV3Config(StageConfig):
     """Training."""
     predict: PredictSettings = PredictSettings()
     """Prediction."""
+
+    def fit_effort(self, images: int) -> float:
+        """Pixels that the training sees."""
+        return float(self.fit.length(images) * self.fit.batch * self.fit.size**2)

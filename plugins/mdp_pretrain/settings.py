@@ -196,3 +196,8 @@ class DinoConfig(StageConfig):
             if pairs[name][1] > 1:
                 raise ValueError(f"{name} is a share, at most 1")
         return self
+
+    def fit_effort(self, images: int) -> float:
+        """Pixels of the views that the training sees."""
+        pixels = 2 * self.views.size**2 + self.views.local_count * self.views.local_size**2
+        return float(self.train.iters * self.train.batch * pixels)

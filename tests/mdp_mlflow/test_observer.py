@@ -1,63 +1,102 @@
-"""Tracking into a real SQLite store, through real runs."""
+"""Tracking of real runs into a real SQLite store."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mdp_core.api import RunInfo, RunOutcome, StepInfo, StepResult
-from mdp_mlflow.observer import MlflowObserver, flatten, open_store, sweep_dead_runs
-from mdp_mlflow.settings import MlflowConfig
+from mdp_mlflow.state import State
+
+from .conftest import ARGUMENTS, PARENT, TESTS, runs_of, wait_until
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
-TESTS = Path(__file__).parents[1]
-ARGUMENTS = ["run", str(TESTS / "toy.yaml"), "--plugin", str(TESTS / "toy_method.py")]
 
 
-def store(home: Path) -> tuple[MlflowClient, str]:
-    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    return client, client.get_experiment_by_name("mdp").experiment_id
+def store(home: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+
+
+def only_run(home: Path) -> tuple[Path, dict[str, Any]]:
+    folder = next((home / "runs").iterdir())
+    return folder, json.loads((folder / "run.json").read_text())
+
+
+def start(tmp_path: Path, *more: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mdp_core.cli.main", *ARGUMENTS, *more],
+        cwd=tmp_path, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def state_of(home: Path) -> State | None:
+    folders = list((home / "runs").glob("*")) if (home / "runs").is_dir() else []
+    return State.read(folders[0]) if folders else None
 
 
 def test_a_run_is_a_parent_with_a_child_a_step(mdp: Call, tmp_path: Path) -> None:
     done = mdp(*ARGUMENTS)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
-    client, experiment = store(tmp_path / ".mdp")
-    runs = client.search_runs([experiment])
-    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    assert len(parents) == 1
-    parent = parents[0]
-    record = json.loads(next((tmp_path / ".mdp" / "runs").iterdir()).joinpath("run.json").read_text())
+    client = store(tmp_path / ".mdp")
+    folder, record = only_run(tmp_path / ".mdp")
+    (parent,), nested = runs_of(client)
     assert parent.info.status == "FINISHED"
-    assert parent.data.tags["mdp.run"] == record["id"]
-    assert parent.data.params["pipeline.refiner.threshold"] == "0.6"
-    assert parent.data.params["seed"] == "7"
+    tags, params = parent.data.tags, parent.data.params
+    assert tags["mdp.run"] == record["id"]
+    assert parent.info.run_name == f"toy-{record['id'][-4:]}"
+    assert params["pipeline.refiner.threshold"] == "0.6"
+    assert params["seed"] == tags["mdp.seed"] == "7"
+    assert tags["mdp.images.train"] == record["images"]["train"]["fingerprint"]
+    assert tags["mdp.weights.detector"] == "none: it remembers colours"
+    assert tags["mdp.plugin.segmenter"].startswith("table from file-sha256:")
+    assert f"mdp-platform {record['environment']['libraries']['mdp-platform']}" in tags["mdp.versions"]
+    given = {d.tags[0].value: (d.dataset.name, d.dataset.digest) for d in parent.inputs.dataset_inputs}
+    assert given["eval"] == ("shapes val", record["images"]["eval"]["fingerprint"])
+    assert tags["mdp.device"] == "cpu"
+    assert "| segmenter " in tags["mlflow.note.content"]
     assert parent.data.metrics["segmenter.miou"] == pytest.approx(record["results"]["components"][-1]["miou"])
+    assert parent.info.end_time - parent.info.start_time == pytest.approx(record["seconds"] * 1000, abs=1000)
     names = {a.path for a in client.list_artifacts(parent.info.run_id)}
-    assert {"components.md", "stages.png", "run.json", "recipe.resolved.json"} <= names
+    assert {
+        "components.md",
+        "components.csv",
+        "stages.png",
+        "clusters.png",
+        "run.json",
+        "recipe.resolved.json",
+        "steps.csv",
+    } <= names
     assert str(tmp_path / ".mdp") in parent.info.artifact_uri
 
-    children = {r.info.run_name: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    children = {r.info.run_name: r for r in nested}
     assert set(children) == {s["id"] for s in record["steps"]}
-    assert {r.info.status for r in children.values()} == {"FINISHED"}
+    assert {r.info.status for r in nested} == {"FINISHED"}
+    assert {r.data.tags[PARENT] for r in nested} == {parent.info.run_id}
     losses = client.get_metric_history(children["detector.fit"].info.run_id, "loss")
     assert [(m.step, round(m.value, 4)) for m in losses] == [(1, 1.0), (2, 0.5), (3, 0.3333), (4, 0.25), (5, 0.2), (6, 0.1667)]
+    assert not (folder / "logs" / "mlflow.log").read_text()
 
-    mdp(*ARGUMENTS)
-    again = [r for r in client.search_runs([experiment]) if r.info.run_id not in {x.info.run_id for x in runs}]
-    assert len(again) == 1, "hits have no child of their own"
-    assert again[0].data.tags["mdp.step.detector.fit"] == "hit"
+    began = time.monotonic()
+    assert mdp(*ARGUMENTS, "--set", "name=again").returncode == 0
+    assert time.monotonic() - began < 15, "about 2.5 s on an idle machine"
+    (first, again), nested_now = runs_of(client)
+    assert len(nested_now) == len(nested), "hits have no run of their own"
+    assert again.data.tags["mdp.from_store"].split(", ") == record["planned"]
+    assert again.data.tags["mdp.weights.detector"] == "none: it remembers colours"
+    assert again.data.tags["mdp.model_uri"] == first.data.tags["mdp.model_uri"], "the model is stored once"
 
 
-def test_a_pretraining_leaves_curves_picture_and_the_place_of_its_weights(mdp: Call, tmp_path: Path) -> None:
+def test_a_pretraining_leaves_curves_picture_and_the_place_of_its_weights(mdp: Call, tmp_path: Path, home: Path) -> None:
     recipe = tmp_path / "own.yaml"
     recipe.write_text(
         "name: own\ndata: {use: shapes, size: 48, train_images: 4, val_images: 2}\n"
@@ -66,10 +105,10 @@ def test_a_pretraining_leaves_curves_picture_and_the_place_of_its_weights(mdp: C
     done = mdp("pretrain", "own.yaml", "--plugin", str(TESTS / "toy_method.py"))
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
-    client, experiment = store(tmp_path / ".mdp")
-    runs = {r.info.run_name: r for r in client.search_runs([experiment])}
-    record = json.loads(next((tmp_path / ".mdp" / "runs").iterdir()).joinpath("run.json").read_text())
-    child, parent = runs["pretrainer.fit"], runs[record["id"]]
+    client = store(home)
+    (parent,), (child,) = runs_of(client)
+    _, record = only_run(home)
+    assert child.info.run_name == "pretrainer.fit"
     curve = client.get_metric_history(child.info.run_id, "knn_5 ___")
     assert [(m.step, m.value) for m in curve] == [(n, 10.0 * n) for n in range(1, 7)]
     assert len(client.get_metric_history(child.info.run_id, "loss")) == 6
@@ -77,92 +116,61 @@ def test_a_pretraining_leaves_curves_picture_and_the_place_of_its_weights(mdp: C
     assert child.data.tags["mdp.note.backbone"] == f"sha256:{made['sha256']}"
     assert parent.data.tags["mdp.weights.pretrainer"] == f"{tmp_path / '.mdp' / made['file']} sha256:{made['sha256']}"
     names = {a.path for a in client.list_artifacts(parent.info.run_id)}
-    assert names == {"pretrainer-curve.png", "pretrainer-log.jsonl", "run.json", "recipe.resolved.json"}
+    assert names >= {"pretrainer-curve.png", "pretrainer-log.jsonl", "run.json", "recipe.resolved.json", "steps.csv"}
 
 
-NAMES = [
-    "loss",
-    "k-NN @ 20 (%)",
-    "a//b",
-    "/lr",
-    "./x",
-    "../y",
-    "..",
-    "",
-    "verlust/größe",
-    "x" * 300,
-    "tail/" + "y" * 244 + "/z",
-]
-
-
-def test_thousands_of_points_of_any_name_arrive(tmp_path: Path) -> None:
-    observer = MlflowObserver(MlflowConfig())
-    step = StepInfo("pretrainer.fit", "pretrainer", "fit", "dino", "key", "iterations")
-    run = RunInfo("id", "name", tmp_path, tmp_path, 0, {"name": "x"}, (step,))
-    observer.mdp_run_started(run)
-    observer.mdp_step_started(run, step)
-    for iteration in range(1, 3001):
-        observer.mdp_step_progress(step, iteration, {"loss": 1 / iteration, "accuracy": float(iteration)})
-    observer.mdp_step_progress(step, 3001, dict.fromkeys(NAMES, 0.5) | {"bad": float("nan"), "large": float("inf")})
-    observer.mdp_step_finished(step, StepResult("done", 1.0))
-    observer.mdp_run_finished(run, RunOutcome("finished", 1.0))
-    client, experiment = store(tmp_path)
-    child = next(r for r in client.search_runs([experiment]) if r.info.run_name == "pretrainer.fit")
-    losses = client.get_metric_history(child.info.run_id, "loss")
-    assert sorted((m.step, m.value) for m in losses)[:3000] == [(n, 1 / n) for n in range(1, 3001)]
-    assert [m.step for m in client.get_metric_history(child.info.run_id, "accuracy")] == list(range(1, 3001))
-    kept = {"loss", "k-NN _ 20 ___", "a/b", "lr", "_/x", "__/y", "__", "_", "verlust/größe", "x" * 250, "tail/" + "y" * 244}
-    assert kept | {"bad", "large", "accuracy", "seconds"} == set(child.data.metrics)
-
-
-def test_a_failed_run_is_marked(mdp: Call, tmp_path: Path) -> None:
+def test_a_failed_run_is_marked_and_has_its_log(mdp: Call, home: Path) -> None:
     assert mdp(*ARGUMENTS, "--set", "pipeline.prior={use: crash}").returncode == 1
-    client, experiment = store(tmp_path / ".mdp")
-    assert {r.info.status for r in client.search_runs([experiment])} == {"FAILED"}
+    client = store(home)
+    (parent,), nested = runs_of(client)
+    assert {r.info.status for r in (parent, *nested)} == {"FAILED"}
+    assert "something in the plugin is wrong" in parent.data.tags["mdp.error"]
+    assert [a.path for a in client.list_artifacts(parent.info.run_id, "logs")] == ["logs/prior.log"]
 
 
-def test_a_tracking_server_that_is_down_does_not_fail_the_run(mdp: Call, tmp_path: Path) -> None:
-    done = mdp(*ARGUMENTS, env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"})
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_killed_is_marked_killed(how: signal.Signals, mdp: Call, tmp_path: Path, home: Path) -> None:
+    process = start(tmp_path, env={"MDP_TOY_STALL": "embed"})
+    wait_until(lambda: (state := state_of(home)) is not None and "clusterer.embed[train]" in state.children)
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    wait_until(lambda: (state := state_of(home)) is not None and state.complete)
+    (parent,), nested = runs_of(store(home))
+    status = {r.info.run_name: r.info.status for r in nested}
+    assert parent.info.status == "KILLED"
+    assert status["prior.mine[train]"] == "FINISHED"
+    assert status["clusterer.embed[train]"] == "KILLED"
+    assert "mdp.error" in parent.data.tags
+    assert mdp("track", "sync").stdout == "nothing to send\n"
+
+
+def test_without_tracking_there_is_no_trace(mdp: Call, tmp_path: Path) -> None:
+    assert mdp(*ARGUMENTS, "--no-track", "--until", "prior").returncode == 0
+    home = tmp_path / ".mdp"
+    assert not (home / "mlflow.db").exists()
+    assert not (only_run(home)[0] / "mlflow.json").exists()
+
+
+def test_a_server_that_is_down_costs_a_warning_and_no_secret(mdp: Call, tmp_path: Path) -> None:
+    done = mdp(*ARGUMENTS, "--until", "prior", env={"MLFLOW_TRACKING_URI": "http://ann:geheim@127.0.0.1:9"})
     assert done.returncode == 0, done.stderr
-    assert "MlflowObserver failed in mdp_run_started" in done.stderr
-    assert json.loads(next((tmp_path / ".mdp" / "runs").iterdir()).joinpath("run.json").read_text())["status"] == "finished"
+    folder, record = only_run(tmp_path / ".mdp")
+    assert record["status"] == "finished"
+    assert done.stderr.count("warning:") == 1
+    assert "http://***@127.0.0.1:9 does not have all of this run: ConnectionRefusedError" in done.stderr
+    assert f"mdp track sync {record['id']}" in done.stderr
+    written = [f for f in (tmp_path / ".mdp").rglob("*") if f.is_file() and b"geheim" in f.read_bytes()]
+    assert written == []
+    assert "geheim" not in done.stderr + done.stdout
+    listed = json.loads(mdp("track", "ls", "--json").stdout)
+    assert [(r["run"], r["state"], r["place"]) for r in listed] == [(folder.name, "incomplete", "http://***@127.0.0.1:9")]
+    again = mdp("track", "sync")
+    assert again.returncode == 1
+    assert "passwords are not kept" in again.stderr
+    assert "MLFLOW_TRACKING_URI" in again.stderr
 
 
-def test_eight_processes_open_a_fresh_store_at_once(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib\nfrom mdp_mlflow.observer import open_store\nfrom mdp_mlflow.settings import MlflowConfig\n"
-        "client, experiment = open_store(MlflowConfig(), pathlib.Path(sys.argv[1]))\nprint(client.create_run(experiment).info.run_id)"
-    )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(8)
-    ]
-    results = [(p.communicate(timeout=200), p.returncode) for p in processes]
-    assert [code for _, code in results] == [0] * 8, [err for (_, err), _ in results]
-    client, experiment = store(tmp_path)
-    assert len(client.search_runs([experiment])) == 8
-
-
-def test_runs_of_dead_processes_are_swept(tmp_path: Path) -> None:
-    import socket
-
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    client, experiment = open_store(MlflowConfig(), tmp_path)
-    host = socket.gethostname()
-    lost = client.create_run(experiment, tags={"mdp.process": f"{host}:{dead.pid}"})
-    child = client.create_run(experiment, tags={"mlflow.parentRunId": lost.info.run_id})
-    alive = client.create_run(experiment, tags={"mdp.process": f"{host}:{os.getpid()}"})
-    elsewhere = client.create_run(experiment, tags={"mdp.process": f"another-host:{dead.pid}"})
-    sweep_dead_runs(client, experiment)
-    status = {r.info.run_id: r.info.status for r in client.search_runs([experiment])}
-    assert [status[r.info.run_id] for r in (lost, child, alive, elsewhere)] == ["KILLED", "KILLED", "RUNNING", "RUNNING"]
-
-
-def test_flatten_names_every_setting() -> None:
-    assert list(flatten({"a": {"b": 1, "c": [1, 2]}, "d": {}, "e": None})) == [
-        ("a.b", "1"),
-        ("a.c", "[1, 2]"),
-        ("d", "{}"),
-        ("e", "None"),
-    ]
+def test_a_recipe_takes_no_password(mdp: Call) -> None:
+    done = mdp(*ARGUMENTS, "--set", "observers=[{use: mlflow, tracking_uri: 'http://ann:pw@host'}]")
+    assert done.returncode == 2
+    assert "MLFLOW_TRACKING_PASSWORD" in done.stderr

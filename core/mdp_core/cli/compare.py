@@ -37,7 +37,10 @@ MetricOption = Annotated[
 BaselineOption = Annotated[
     str | None,
     typer.Option(
-        "--baseline", metavar="ROW", help="What is compared with: a row, a run, or KEY=VALUE. [default: row 1]", show_default=False
+        "--baseline",
+        metavar="ROW",
+        help="What is compared with: a row, a run, or KEY=VALUE. [default: row 1]",
+        show_default=False,
     ),
 ]
 CurveOption = Annotated[
@@ -47,14 +50,15 @@ CurveOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the table, or the figure (.png, .svg), here.", show_default=False)
+    Path | None,
+    typer.Option("--out", "-o", metavar="FILE", help="Write the table, or the figure (.png, .svg), here.", show_default=False),
 ]
 
 
 def compare(
-    runs: RunsArgument,
     sweep: SweepsOption,
     metric: MetricOption,
+    runs: RunsArgument = None,
     all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Show every metric.")] = False,
     baseline: BaselineOption = None,
     curve: CurveOption = None,
@@ -77,14 +81,14 @@ def compare(
         if curve is not None and out is not None:
             check_figure_path(out)
         records, notes = _records(home.absolute() if home else default_home(), runs or [], sweep)
-        found = compare_runs(records, metrics=metric, all_metrics=all_metrics, baseline=baseline)
+        found = compare_runs(records, metrics=metric, all_metrics=all_metrics, baseline=baseline, notes=notes)
         console = Console(soft_wrap=True)
         if curve is not None and out is not None:
             draw_curves(found, curve, out)
             _show_warnings(found)
             console.print(f"{out}: {', '.join(found.metrics)} over {curve}", highlight=False, markup=False)
         elif chosen is None:
-            show_comparison(found, console, notes)
+            show_comparison(found, console)
         else:
             _write(found, chosen, out)
 
@@ -96,9 +100,13 @@ def _format(wanted: dict[str, bool], curve: str | None, out: Path | None) -> str
     if len(chosen) > 1:
         raise RunError(f"--{chosen[0]} and --{chosen[1]} are two formats", hint="give one of them")
     if curve is not None and (out is None or chosen):
-        raise RunError("a curve is a figure", hint=f"write --curve {curve} -o curve.png, or curve.svg, and no format of a table")
+        raise RunError(
+            "a curve is a figure", hint=f"write --curve {curve} -o curve.png, or curve.svg, and no format of a table"
+        )
     if out is not None and curve is None and not chosen:
-        raise RunError(f"-o {out}: a table has a format", hint="give --md, --csv, --json or --latex; a figure is drawn with --curve KEY")
+        raise RunError(
+            f"-o {out}: a table has a format", hint="give --md, --csv, --json or --latex; a figure is drawn with --curve KEY"
+        )
     return chosen[0] if chosen else None
 
 
@@ -109,7 +117,9 @@ def _records(home: Path, runs: list[str], sweeps: list[str]) -> tuple[list[RunRe
     from mdp_core.errors import RunError
 
     if not runs and not sweeps:
-        raise RunError("name the runs to compare", hint="mdp compare RUN RUN …, or mdp compare --sweep ID; `last` is the newest")
+        raise RunError(
+            "name the runs to compare", hint="mdp compare RUN RUN …, or mdp compare --sweep ID; `last` is the newest"
+        )
     records, notes = [find_run(home, reference) for reference in runs], []
     for reference in sweeps:
         state = find_sweep(home, reference)
@@ -121,7 +131,7 @@ def _records(home: Path, runs: list[str], sweeps: list[str]) -> tuple[list[RunRe
     return records, notes
 
 
-def show_comparison(comparison: Comparison, console: Console, notes: list[str]) -> None:
+def show_comparison(comparison: Comparison, console: Console) -> None:
     """Prints the table, with its warnings and how to read it."""
     from rich.markup import escape
     from rich.table import Table
@@ -132,13 +142,22 @@ def show_comparison(comparison: Comparison, console: Console, notes: list[str]) 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(content.header):
         right = index >= len(content.header) - content.numeric
-        table.add_column(escape(name), justify="right" if right else "left", overflow="fold")
+        table.add_column(escape(_stacked(name)), justify="right" if right else "left", overflow="fold")
     for row in content.rows:
         table.add_row(*map(escape, row))
+    if not console.is_terminal:  # a file or a pipe has no width
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
     console.print(table, soft_wrap=False)
     _show_warnings(comparison)
-    for line in (*notes, *content.lines):
+    for line in content.lines:
         console.print(line, style="dim", highlight=False, markup=False)
+
+
+def _stacked(name: str) -> str:
+    """Returns a column's name on two lines, the stage above: tables are wide enough."""
+    plain = name.removeprefix("Δ ")
+    stage, dot, last = plain.partition(".")
+    return f"{stage}\n{name.removesuffix(plain)}{last}" if dot else name
 
 
 def _show_warnings(comparison: Comparison) -> None:

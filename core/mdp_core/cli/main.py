@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mdp_core import __version__
-from mdp_core.cli import doctor, plugins, pretrain, recipe, run, weights
+from mdp_core.cli import cache, compare, doctor, plan, plugins, pretrain, recipe, report, run, runs, sweep, track, weights
 
 app = typer.Typer(
     name="mdp",
@@ -18,11 +18,17 @@ app = typer.Typer(
     "Start with [bold]mdp run quickstart[/bold], or, on your own images, [bold]mdp run folder --set data.root=PHOTOS[/bold].",
 )
 app.command("run")(run.run)
-app.command("plan")(run.plan)
+app.command("plan")(plan.plan)
 app.command("pretrain")(pretrain.pretrain)
+app.command("sweep")(sweep.sweep)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.add_typer(cache.app, name="cache")
+app.add_typer(runs.app, name="runs")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(weights.app, name="weights")
+app.add_typer(track.app, name="track")
 app.command("doctor")(doctor.doctor)
 
 

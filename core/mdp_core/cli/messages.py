@@ -18,7 +18,7 @@ INTERRUPTED = 130
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: handled like Ctrl-C."""
+    """SIGTERM, or SIGHUP of a terminal that is closed: handled like Ctrl-C."""
 
 
 @contextmanager
@@ -42,7 +42,10 @@ def for_people(on_interrupt: Callable[[], str] | None = None) -> Iterator[None]:
 
             Console(stderr=True).print("[yellow]warning:[/yellow]", escape(str(message)), highlight=False, soft_wrap=True)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup says that a closed terminal is no reason to stop
+            signal.signal(number, terminate)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", MdpWarning)
@@ -56,7 +59,8 @@ def for_people(on_interrupt: Callable[[], str] | None = None) -> Iterator[None]:
             typer.echo("\n" + (on_interrupt() if on_interrupt else "interrupted"), err=True)
             raise typer.Exit(INTERRUPTED) from None
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _show(error: MdpError) -> None:

@@ -30,8 +30,12 @@ def list_(
 ) -> None:
     """List the plugins of each stage, and those that are broken."""
     with for_people():
+        from mdp_core.errors import PluginError
         from mdp_core.plugins.loader import KINDS, load_plugins
+        from mdp_core.recipe.problems import did_you_mean
 
+        if kind not in (None, *KINDS):
+            raise PluginError(f"--kind {kind}: no such kind{did_you_mean(kind, KINDS)}", hint=f"kinds: {', '.join(KINDS)}")
         host = load_plugins(plugin)
         shown = [
             p for k in KINDS for p in sorted(host.plugins.values(), key=lambda p: p.name) if p.kind == k and kind in (None, k)

@@ -1,4 +1,4 @@
-"""``mdp run`` and ``mdp plan``."""
+"""``mdp run``, and the options that it shares with other commands."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mdp_core.cli.messages import for_people
+from mdp_core.cli.repeat import FreshOption, FromRunOption, KeepOption, Wish, check_call, repeat
 
 if TYPE_CHECKING:
-    from mdp_core.engine.run import Session
     from mdp_core.plugins.loader import PluginHost
     from mdp_core.recipe.load import LoadedRecipe
 
@@ -23,6 +23,14 @@ RecipeArgument = Annotated[
     str,
     typer.Argument(
         help="A recipe file, or the name of one that comes with mdp: quickstart, folder, pascal …", show_default=False
+    ),
+]
+OptionalRecipe = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file, or the name of one that comes with mdp: quickstart, folder, pascal …",
+        show_default=False,
     ),
 ]
 SetOption = Annotated[
@@ -80,19 +88,28 @@ def load(recipe: str, overrides: Sequence[str], plugin_files: Sequence[Path]) ->
 
 
 def run(
-    recipe: RecipeArgument,
     set_: SetOption,
     plugin: PluginOption,
+    recipe: OptionalRecipe = None,
     until: UntilOption = None,
     home: HomeOption = None,
     executor: ExecutorOption = None,
     workers: WorkersOption = None,
     track: TrackOption = True,
     inline: InlineOption = False,
+    from_run: FromRunOption = None,
+    fresh: FreshOption = False,
+    keep: KeepOption = False,
     sweep_member: Annotated[str | None, typer.Option("--sweep-member", hidden=True)] = None,
 ) -> None:
     """Run a recipe; what is in the store is not done again, so the same command continues a broken run."""
+    check_call(recipe, from_run, fresh=fresh, keep=keep)
     with for_people(lambda: f"interrupted; what is finished is kept. Continue with:\n  {command_line()}"):
+        elsewhere = executor_settings(executor, workers)
+        if recipe is None:
+            wish = Wish(set_, elsewhere, plugin, until, home, track, inline, fresh, keep)
+            repeat(str(from_run), wish)
+            return
         from rich.console import Console
 
         from mdp_core.cli.progress import ConsoleProgress
@@ -100,7 +117,7 @@ def run(
         from mdp_core.engine.run import RunOptions, default_home
         from mdp_core.engine.run import run as run_recipe
 
-        loaded, host = load(recipe, [*set_, *executor_settings(executor, workers)], plugin)
+        loaded, host = load(recipe, [*set_, *elsewhere], plugin)
         progress = ConsoleProgress(Console(soft_wrap=True))
         options = RunOptions(
             home=home.absolute() if home else default_home(),
@@ -127,53 +144,3 @@ def executor_settings(executor: str | None, workers: int | None) -> list[str]:
 def command_line() -> str:
     """Returns the command that was called, as a person would type it."""
     return shlex.join(["mdp", *sys.argv[1:]])
-
-
-def plan(
-    recipe: RecipeArgument,
-    set_: SetOption,
-    plugin: PluginOption,
-    until: UntilOption = None,
-    home: HomeOption = None,
-) -> None:
-    """Show the steps of a recipe: which are in the store, and for the others what differs from the nearest stored one."""
-    with for_people():
-        from rich.console import Console
-
-        from mdp_core.cli.progress import ConsoleProgress
-        from mdp_core.engine.run import RunOptions, default_home, open_session
-
-        loaded, host = load(recipe, set_, plugin)
-        console = Console(soft_wrap=True)
-        with closing(ConsoleProgress(console)) as progress:
-            options = RunOptions(home=home.absolute() if home else default_home(), until=until, on_scan=progress.scanning)
-            session = open_session(loaded, host, options)
-        _show_plan(session, console)
-
-
-def _show_plan(session: Session, console: Any) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    for role, images in session.images.items():
-        bad = f", {len(images.bad)} bad ones are skipped" if images.bad else ""
-        console.print(f"{role}: split {images.split}, {len(images.records)} images{bad}", highlight=False)
-    for text in session.warnings():
-        console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False)
-    table = Table("step", "plugin", "", "why", box=None, pad_edge=False)
-    for step in session.plan.steps:
-        if session.entry(step).manifest() is not None:
-            table.add_row(escape(step.id), step.plugin, "[green]in the store[/green]", step.key[:12])
-        else:
-            table.add_row(
-                escape(step.id), step.plugin, "to do", escape(_why(session.store.nearest(step.kind, step.step, step.payload)))
-            )
-    console.print(table)
-
-
-def _why(differences: list[str] | None) -> str:
-    if differences is None:
-        return "never done"
-    # Keys of inputs, and of trainings behind stage:NAME, differ whenever something before the step does; the setting itself says more.
-    telling = [d for d in differences if not d.startswith("inputs.") and d.count("stage-key:") < 2] or ["its inputs changed"]
-    return "; ".join(telling[:2]) + (f"; and {len(telling) - 2} more" if len(telling) > 2 else "")

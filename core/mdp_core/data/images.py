@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mdp_core.errors import DataError
 
@@ -96,7 +96,20 @@ def read_image(path: Path | str) -> Pixels:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error})") from error
+        raise DataError(f"{path}: cannot be read as an image ({unreadable(path, error)})") from error
+
+
+def unreadable(path: Path | str, error: Exception) -> str:
+    """Says in words why Pillow could not read a file."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"its header claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: it is damaged, or made to fill the memory"
+    if not isinstance(error, UnidentifiedImageError):
+        return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    with Path(path).open("rb") as file:
+        head = file.read(64).lstrip()
+    if not head:
+        return "it is empty"
+    return "it is a web page" if head[:1] == b"<" else f"its contents are none of {', '.join(_FORMATS)}"
 
 
 def _to_rgb(image: Image.Image) -> Pixels:

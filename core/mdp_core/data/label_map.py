@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mdp_core.data.instances import Instances
 from mdp_core.errors import DataError
@@ -111,8 +111,15 @@ class LabelMap:
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such label map") from error
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: cannot be read as a label map ({error})") from error
+            raise DataError(
+                f"{path}: cannot be read as a label map ({_reason(error)})",
+                hint="it is damaged or no PNG: unpack or export it again",
+            ) from error
         return cls(values.astype(np.uint8) // np.uint8(stretch) if values.itemsize == 1 else values.astype(np.uint16))
+
+
+def _reason(error: Exception) -> str:
+    return "it is not a PNG image" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def palette() -> NDArray[np.uint8]:

@@ -67,7 +67,8 @@ def _payloads(run: RunRecord) -> list[Mapping[str, Any]]:
 
 
 def _truth(run: RunRecord) -> Any:
-    return sorted({str(p.get("truth")) for p in _payloads(run)}) or None
+    truth = run.images.get("eval", {}).get("truth")
+    return [truth] if truth and run.metrics else None
 
 
 def _version(run: RunRecord) -> Any:

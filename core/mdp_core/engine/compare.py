@@ -16,6 +16,7 @@ from mdp_core.errors import RunError
 from mdp_core.recipe.load import leaves
 from mdp_core.recipe.problems import did_you_mean, dotted
 from mdp_core.recipe.source import parse
+from mdp_core.recipe.variations import text_of
 
 ASIDE = ("name", "description", "seed", "device", "executor", "observers", "sweep")
 """Sections of a recipe in which runs of one group may differ: names, what repeats it, and where it was done."""
@@ -90,6 +91,13 @@ class Group:
     runs: Mapping[int, RunRecord]
     settings: Mapping[str, Any]
 
+    def shown(self, setting: str) -> str:
+        """Returns a setting as a table shows it: texts as they are, everything else as YAML."""
+        if setting not in self.settings:
+            return ABSENT
+        value = self.settings[setting]
+        return value if isinstance(value, str) else text_of(value)
+
     def values(self, metric: str) -> dict[int, float]:
         """Returns a metric by seed; runs without it, or with no finite number, are left out."""
         found = {seed: run.metrics.get(metric) for seed, run in sorted(self.runs.items())}
@@ -126,7 +134,12 @@ class Comparison:
 
 
 def compare(
-    runs: Iterable[RunRecord], *, metrics: Sequence[str] = (), all_metrics: bool = False, baseline: str | None = None
+    runs: Iterable[RunRecord],
+    *,
+    metrics: Sequence[str] = (),
+    all_metrics: bool = False,
+    baseline: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Compares runs.
 
@@ -136,18 +149,20 @@ def compare(
         all_metrics: Take every metric.
         baseline: What the others are compared with: number of a row from 1, id of a run, or ``SETTING=VALUE``; the first row by default.
 
+        notes: What is to be said of the choice of the runs.
+
     Raises:
         RunError: No run is finished, no metric or no row is named like that.
     """
-    notes: list[str] = []
-    groups = _groups(list({run.id: run for run in runs}.values()), notes)
+    said = list(notes)
+    groups = _groups(list({run.id: run for run in runs}.values()), said)
     columns = tuple(_columns([g.settings for g in groups]))
     records = [run for group in groups for run in group.runs.values()]
     chosen = tuple(_metrics(records, metrics, all_metrics=all_metrics))
     base = 0 if baseline is None else _baseline(baseline, groups)
     warnings = comparability_warnings([list(g.runs.values()) for g in groups])
-    notes += provenance_notes(records)
-    return Comparison(tuple(groups), columns, chosen, base, tuple(warnings), tuple(notes))
+    said += provenance_notes(records)
+    return Comparison(tuple(groups), columns, chosen, base, tuple(warnings), tuple(said))
 
 
 def _groups(runs: Sequence[RunRecord], notes: list[str]) -> list[Group]:
@@ -167,7 +182,9 @@ def _groups(runs: Sequence[RunRecord], notes: list[str]) -> list[Group]:
             differs = "" if left.metrics == newest.metrics else ", and its numbers are others"
             notes.append(f"left out: {left.id}, as {newest.id} is the same recipe with the same seed and newer{differs}")
     if not found:
-        raise RunError("none of the runs is finished" if runs else "there is no run to compare", hint="`mdp runs ls` shows them")
+        raise RunError(
+            "none of the runs is finished" if runs else "there is no run to compare", hint="`mdp runs ls` shows them"
+        )
     return [Group(group, _settings(next(iter(group.values())))) for group in found.values()]
 
 
@@ -222,17 +239,19 @@ def _metrics(runs: Sequence[RunRecord], wanted: Sequence[str], *, all_metrics: b
         matching = [n for n in names if fnmatch.fnmatchcase(n, pattern)] or short
         if not matching:
             known = [*names, *(n.partition(".")[2] for n in names)]
-            there = f"there are: {', '.join(n for n in names if '/' not in n)}" if names else "the runs have none: `evaluate: []`?"
+            there = (
+                f"there are: {', '.join(n for n in names if '/' not in n)}" if names else "the runs have none: `evaluate: []`?"
+            )
             raise RunError(f"no metric {pattern!r}{did_you_mean(pattern, known)}", hint=there)
         found += [n for n in matching if n not in found]
     return found
 
 
 def _baseline(text: str, groups: Sequence[Group]) -> int:
-    if text.isdigit() and 1 <= int(text) <= len(groups):
-        return int(text) - 1
     name, equals, value = text.partition("=")
-    if equals:
+    if text.isdigit() and len(text) < 4:  # longer ones may be the beginning or the end of a run's id
+        found = [int(text) - 1] if 1 <= int(text) <= len(groups) else []
+    elif equals:
         node = parse(value, "", [])
         setting = find_setting(name, groups)
         wanted = canonical(node.plain()) if node is not None else None
@@ -243,7 +262,8 @@ def _baseline(text: str, groups: Sequence[Group]) -> int:
         return found[0]
     what = "more than one row is" if found else "no row is"
     raise RunError(
-        f"--baseline {text}: {what} like that", hint=f"name a row, 1 to {len(groups)}, the id of a run, or a setting: SETTING=VALUE"
+        f"--baseline {text}: {what} like that",
+        hint=f"name a row, 1 to {len(groups)}, the id of a run, or a setting: SETTING=VALUE",
     )
 
 
@@ -258,7 +278,10 @@ def find_setting(name: str, groups: Sequence[Group]) -> str:
         if candidate in names:
             return candidate
     guess = did_you_mean(name, [*names, *(n.removeprefix("pipeline.") for n in names)])
-    raise RunError(f"no setting {name!r} in these runs{guess}", hint=f"they differ in: {', '.join(_columns([g.settings for g in groups])) or 'nothing'}")
+    raise RunError(
+        f"no setting {name!r} in these runs{guess}",
+        hint=f"they differ in: {', '.join(_columns([g.settings for g in groups])) or 'nothing'}",
+    )
 
 
 def short_name(setting: str) -> str:
@@ -297,7 +320,7 @@ def curves(comparison: Comparison, setting: str, metric: str) -> tuple[Curve, ..
     lines: dict[str, list[tuple[float, Summary]]] = {}
     for group in given:
         summary = comparison.summary(group, metric)
-        label = ", ".join(f"{short_name(c)} = {group.settings.get(c, ABSENT)}" for c in others)
+        label = ", ".join(f"{short_name(c)} = {group.shown(c)}" for c in others)
         if summary is not None:
             lines.setdefault(label, []).append((float(group.settings[name]), summary))
     if not lines:

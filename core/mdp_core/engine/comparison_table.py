@@ -41,7 +41,7 @@ def as_table(comparison: Comparison) -> Table:
         header += [metric + unit, *([f"Δ {metric}{unit}"] if differences else [])]
     rows = []
     for number, group in enumerate(comparison.groups, 1):
-        row = [str(number), *(_setting(group, name) for name in comparison.columns), str(len(group.runs))]
+        row = [str(number), *(group.shown(name) for name in comparison.columns), str(len(group.runs))]
         for metric in comparison.metrics:
             row.append(_cell(comparison.summary(group, metric), metric, len(group.runs)))
             if differences:
@@ -61,8 +61,8 @@ def explanation(comparison: Comparison) -> list[str]:
         pairs = [comparison.difference(g, m) for g in comparison.groups for m in comparison.metrics]
         if any(pair is not None and pair.std is not None for pair in pairs):
             text += (
-                " ± their sample standard deviation, [95 % interval of the mean difference: Student's t, n - 1 degrees of freedom,"
-                " not corrected for the number of comparisons]"
+                ", ± their sample standard deviation, and in brackets the 95 % interval of the mean difference"
+                " (Student's t, n - 1 degrees of freedom, not corrected for the number of comparisons)"
             )
         lines.append(text)
     return lines
@@ -122,13 +122,13 @@ def to_json(comparison: Comparison) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': r"\textquotedbl{}",
-    "±": r"$\pm$", "Δ": r"$\Delta$", "—": "---", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "…": r"\dots{}", "·": r"$\cdot$",
+    "±": r"$\pm$", "−": r"$-$", "Δ": r"$\Delta$", "—": "---", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "…": r"\dots{}", "·": r"$\cdot$",
     "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 
 def latex_escaped(text: str) -> str:
-    """Returns a text for LaTeX, pdflatex included; brackets in braces, as ``\\\\`` takes one after it for its argument."""
+    """Returns a text for LaTeX, pdflatex included. Brackets come in braces: a line break takes one after it for its argument."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
@@ -140,14 +140,18 @@ def to_latex(comparison: Comparison) -> str:
     def line(cells: Sequence[str]) -> str:
         return "  " + " & ".join(map(latex_escaped, cells)) + r" \\"
 
+    def row(cells: Sequence[str]) -> str:
+        texts, numbers = cells[: -table.numeric], cells[-table.numeric :]
+        return line([*texts, *(number.replace("-", "−") for number in numbers)])
+
     columns = "l" * (len(table.header) - table.numeric) + "r" * table.numeric
-    lines = [*(f"% {' '.join(c.split())}" for c in comments), r"% needs \usepackage{booktabs}", rf"\begin{{tabular}}{{{columns}}}"]
-    lines += [r"  \toprule", line(table.header), r"  \midrule", *map(line, table.rows), r"  \bottomrule", r"\end{tabular}"]
+    lines = [
+        *(f"% {' '.join(c.split())}" for c in comments),
+        r"% needs \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{{columns}}}",
+    ]
+    lines += [r"  \toprule", line(table.header), r"  \midrule", *map(row, table.rows), r"  \bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
-
-
-def _setting(group: Group, name: str) -> str:
-    return text_of(group.settings[name]) if name in group.settings else ABSENT
 
 
 def _number(value: float, metric: str, *, sign: bool = False) -> str:

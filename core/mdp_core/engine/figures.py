@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdp_core.data.storage import replacing
 from mdp_core.engine.compare import Comparison, Curve, curves, find_setting, is_share, short_name
@@ -13,6 +13,7 @@ from mdp_core.errors import RunError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg")
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -53,21 +54,24 @@ def draw_curves(comparison: Comparison, setting: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     name = short_name(find_setting(setting, comparison.groups))
-    style = {"svg.hashsalt": "mdp", "font.family": "DejaVu Sans", "font.size": 9.0, "axes.unicode_minus": True}
+    style: Any = {"svg.hashsalt": "mdp", "font.family": "DejaVu Sans", "font.size": 9.0, "axes.unicode_minus": True}
     with mpl.rc_context({**mpl.rcParamsDefault, **style}):
         figure = Figure(figsize=(_PANEL[0] * len(lines), _PANEL[1]), layout="constrained")
         panels = figure.subplots(1, len(lines), squeeze=False)[0]
+        labels = list(dict.fromkeys(line.label for found in lines.values() for line in found))
         for axes, (metric, found) in zip(panels, lines.items(), strict=True):
-            _draw(axes, name, metric, found)
-        _legend(figure, panels[0])
+            _draw(axes, name, metric, found, labels)
+        _legend(figure, panels)
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
         with disk_errors(path), replacing(path.absolute()) as temporary:
             figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=_DPI, metadata=metadata)
 
 
-def _draw(axes: Axes, setting: str, metric: str, lines: Sequence[Curve]) -> None:
+def _draw(axes: Axes, setting: str, metric: str, lines: Sequence[Curve], labels: Sequence[str]) -> None:
+    """Draws one panel; a line looks the same in each."""
     scale = 100.0 if is_share(metric) else 1.0
-    for index, line in enumerate(lines):
+    for line in lines:
+        index = labels.index(line.label)
         colour = _COLOURS[index % len(_COLOURS)]
         x = [value for value, _ in line.points]
         mean = [scale * s.mean for _, s in line.points]
@@ -95,8 +99,9 @@ def _seeds(lines: Sequence[Curve]) -> str:
     return f"mean of {shown} seeds, band: ± 1 std"
 
 
-def _legend(figure: object, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if len(handles) > 1:
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    labels = list(found)
+    if len(labels) > 1:
         columns = 1 if max(map(len, labels)) > 30 else min(3, len(labels))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)  # type: ignore[attr-defined]
+        figure.legend(list(found.values()), labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -99,10 +99,7 @@ def _cell(pixels: Pixels, result: Instances | LabelMap, component: Mapping[str, 
     return overlay(pixels, in_colours(believed(result), component), width=CELL, enlarge=True)
 
 
-Shown = TypeVar("Shown", Instances, LabelMap)
-
-
-def believed(result: Shown) -> Shown:
+def believed(result: Instances | LabelMap) -> Instances | LabelMap:
     """Returns what pictures show of a result: of masks, those with a score of ``SHOWN_SCORE`` or more, or else the best ones."""
     if isinstance(result, Instances) and len(result) > 1:  # a detector proposes many: show those it believes in
         return result.select(result.scores >= min(SHOWN_SCORE, float(result.scores.max())))

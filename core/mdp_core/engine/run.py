@@ -55,6 +55,7 @@ class RunOptions:
         on_scan: Told (split, done, total) while images are opened for the first time.
         sweep: ``SWEEP-ID/NUMBER`` where a sweep makes this run, for the record.
         from_run: Id of the run that this one repeats, for the record.
+        store: Folder whose ``store/`` takes the results, where that is not ``home``: a repetition in a store of its own.
     """
 
     home: Path
@@ -67,6 +68,7 @@ class RunOptions:
     on_scan: ScanProgress = lambda split, done, total: None
     sweep: str | None = None
     from_run: str | None = None
+    store: Path | None = None
 
 
 @dataclass
@@ -104,7 +106,7 @@ def open_session(loaded: LoadedRecipe, host: PluginHost, options: RunOptions) ->
         MdpError: The images or the stages cannot be used.
     """
     recipe = loaded.recipe
-    store = Store(options.home)
+    store = Store(options.store or options.home)
     config = recipe.data.config
     if not isinstance(config, DatasetConfig):
         raise PluginError(f"dataset:{recipe.data.use}: its settings are not a DatasetConfig")
@@ -176,20 +178,24 @@ class _Run:
     def __init__(self, session: Session, options: RunOptions) -> None:
         self.session, self.options = session, options
         self.plan, recipe = session.plan, session.loaded.recipe
+        self.executor = self._executor()
+        if any(session.entry(step).manifest() is None for step in self.plan.steps):
+            self.executor.prepare()
         own = self._recipe_observers() if options.track else []
         self.observers = Observers([Journal(), *options.observers, *own])
         folder = new_run_folder(options.home, recipe.name)
         mark_killed_runs(options.home)
         self.record = RunRecord(
             folder, recipe.name, recipe.seed, session.loaded.source, list(options.overrides), session.loaded.resolved,
-            environment(), warnings=session.warnings(), labels_used=dict(self.plan.labels_used),
+            {**environment(session.host, recipe, folder), "until": options.until, "pretrain": options.pretrain}, warnings=session.warnings(), labels_used=dict(self.plan.labels_used),
             planned=[s.id for s in self.plan.steps], outputs=dict(self.plan.outputs), final_role=self.plan.final_role,
             plugin_files=[str(f) for f in session.host.files], sweep=options.sweep, from_run=options.from_run,
         )  # fmt: skip
         for role, images in session.images.items():
             bad = [[b.id, b.reason] for b in images.bad]
             self.record.images[role] = {
-                "split": images.split, "count": len(images.records), "fingerprint": images.fingerprint, "bad": bad,
+                "split": images.split, "count": len(images.records), "fingerprint": images.fingerprint,
+                "truth": images.truth_fingerprint, "bad": bad,
             }  # fmt: skip
             with disk_errors(folder):
                 write_records(folder / f"images-{role}.json", images.records)
@@ -215,8 +221,7 @@ class _Run:
     def go(self) -> RunRecord:
         started = time.monotonic()
         outcome = RunOutcome("failed", 0.0)
-        executor = self._executor()
-        coordinator = Coordinator(executor)
+        coordinator = Coordinator(self.executor)
         try:
             self.record.save()
             self.observers.call("mdp_run_started", run=self.info)
@@ -224,7 +229,7 @@ class _Run:
                 warnings.warn(text, MdpWarning, stacklevel=1)
             for step in self.plan.steps:
                 self._do(step, coordinator)
-            executor.close()
+            self.executor.close()
             with disk_errors(self.record.folder):
                 outputs = Outputs(self.session, self.record.folder).write()
             self.record.results, self.record.metrics = outputs.results, dict(outputs.metrics)
@@ -240,7 +245,7 @@ class _Run:
             outcome = RunOutcome("failed", time.monotonic() - started, error=str(error))
             raise
         finally:
-            executor.close()
+            self.executor.close()
             self.record.seconds = round(time.monotonic() - started, 2)
             self._save(quietly=outcome.status != "finished")
             self.observers.call("mdp_run_finished", run=self.info, outcome=outcome)

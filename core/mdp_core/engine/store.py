@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -23,9 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from mdp_core.data.storage import label_map_name, write_json
-from mdp_core.engine.keys import FORMAT, differences
+from mdp_core.engine.keys import FORMAT
 from mdp_core.errors import StoreError
 from mdp_core.settings import file_sha256
+
+GC_LOCK = "gc.lock"
+"""Lock file under the store's root; see ``Store.registering``."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,10 @@ class Entry:
         return self.folder.with_name(f"{self.folder.name}.lock")
 
     def part_files(self) -> list[Path]:
-        """Returns the parts in order of the shards."""
+        """Returns the parts in order of the shards: of a complete result those that its manifest names, whatever else lies there."""
+        manifest = self.manifest()
+        if manifest is not None:
+            return [self.folder / name for name in sorted(manifest.files) if name.startswith("parts/")]
         return sorted(p for p in self.parts.iterdir() if not p.name.startswith(".") and p.suffix != ".json")
 
     def shard_size(self) -> int | None:
@@ -166,16 +173,34 @@ class Store:
         self.home = home
         self.root = home / "store"
 
+    @contextmanager
+    def registering(self) -> Iterator[None]:
+        """Held while a run writes down for the first time which results it will look for.
+
+        Garbage collection holds the same lock for itself alone while it decides what to remove: whatever a run judges to be a hit
+        afterwards is either gone already, or stands in the run's record and is kept.
+        """
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Held while garbage is told from results that are in use, and moved out of the way."""
+        with self._locked(fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / GC_LOCK).open("a")
+        with file:  # closing it gives the lock back
+            fcntl.flock(file, how)
+            yield
+
     def entry(self, kind: str, step: str, key: str, payload: Mapping[str, Any]) -> Entry:
         """Returns the place of a step's result."""
         return Entry(self.root / f"{kind}-{step}" / key, payload)
-
-    def nearest(self, kind: str, step: str, payload: Mapping[str, Any]) -> list[str] | None:
-        """Returns how ``payload`` differs from the most alike stored result of that step, or None where there is none."""
-        folder = self.root / f"{kind}-{step}"
-        others = [read_json(path) for path in folder.glob("*/key.json") if (path.parent / "manifest.json").is_file()]
-        found = [differences(payload, other) for other in others if other is not None]
-        return min(found, key=len) if found else None
 
 
 def contents_sha256(path: Path) -> str | None:

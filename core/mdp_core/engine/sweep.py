@@ -30,6 +30,8 @@ from mdp_core.recipe.problems import InvalidRecipeError, did_you_mean
 from mdp_core.recipe.show import show
 from mdp_core.recipe.variations import Axes, Variation
 
+_ELSEWHERE = ("device", "executor", "observers")
+"""Sections that say where a sweep is made and who is told: with others it is the same sweep."""
 MemberStatus = Literal["waiting", "running", "finished", "failed", "interrupted"]
 
 
@@ -116,7 +118,7 @@ def plan_sweep(
     members = [replace(m, missing=m.keys & missing) for m in members]
     made_of = {
         "varied": {"vary": axes.vary, "seeds": axes.seeds},
-        "recipes": [m.loaded.resolved for m in members],
+        "recipes": [{k: v for k, v in m.loaded.resolved.items() if k not in _ELSEWHERE} for m in members],
         "steps": [[step.key for step in m.plan.steps] for m in members],
     }
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", members[0].loaded.recipe.name).strip("-.") or "sweep"
@@ -158,12 +160,14 @@ def _invalid(source: str, problems: Mapping[str, Sequence[Variation]], variation
     for problem, where in problems.items():
         groups.setdefault(tuple(map(str, where)), []).append(problem)
     lines = [f"{len(problems)} mistake{'s' * (len(problems) > 1)} in the variations of {source}; nothing was run"]
-    for where, found in groups.items():
-        more = f" and {len(where) - 3} more" if len(where) > 3 else ""
-        named = f"all {len(variations)}" if len(where) == len(variations) > 1 else "; ".join(where[:3]) + more
+    for names, found in groups.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        named = f"all {len(variations)}" if len(names) == len(variations) > 1 else "; ".join(names[:3]) + more
         lines += [f"  {named}:", *(f"    {line}" for text in found for line in text.splitlines())]
     swapped = len(groups) and any(name.endswith(".use") for name in variations[0].settings)
-    hint = "a plugin's own settings are varied together with it: --vary 'prior={use: a, topk: 0.2},{use: b}'" if swapped else None
+    hint = (
+        "a plugin's own settings are varied together with it: --vary 'prior={use: a, topk: 0.2},{use: b}'" if swapped else None
+    )
     return RecipeError("\n".join(lines), hint=hint)
 
 
@@ -231,17 +235,14 @@ class SweepState:
 def open_state(sweep: Sweep, command: str) -> SweepState:
     """Returns the state of a sweep as it is now, and writes it with the recipes of the runs."""
     finished = {record.sweep: record for record in sweep_runs(sweep.home, sweep.id) if record.status == "finished"}
-    before = _before(sweep)
     members = []
     for member in sweep.members:
         settings = dict(item.split("=", 1) for item in member.variation.overrides)
-        state = MemberState(member.number, settings, log=f"{member.number}.log")
-        record, former = finished.get(sweep.tag(member)), before.get(member.number)
+        one = MemberState(member.number, settings, log=f"{member.number}.log")
+        record = finished.get(sweep.tag(member))
         if record is not None:
-            state.status, state.run, state.seconds = "finished", record.id, record.seconds
-        elif former is not None:
-            state.run, state.seconds = former.run, former.seconds
-        members.append(state)
+            one.status, one.run, one.seconds = "finished", record.id, record.seconds
+        members.append(one)
         with disk_errors(sweep.folder):
             write_text(sweep.folder / f"{member.number}.yaml", show(member.loaded, resolved=True))
     state = SweepState(sweep.folder, sweep.recipe, command, members)
@@ -249,16 +250,16 @@ def open_state(sweep: Sweep, command: str) -> SweepState:
     return state
 
 
-def _before(sweep: Sweep) -> dict[int, MemberState]:
-    try:
-        return {m.number: m for m in SweepState.read(sweep.folder).members}
-    except RunError:
-        return {}
-
-
 def sweep_runs(home: Path, sweep_id: str) -> list[RunRecord]:
     """Returns all runs that a sweep made, oldest first."""
     return [r for r in all_runs(home) if r.sweep is not None and r.sweep.rpartition("/")[0] == sweep_id]
+
+
+def member_runs(home: Path, state: SweepState) -> tuple[list[RunRecord], list[MemberState]]:
+    """Returns the newest finished run of each member of a sweep, and the members that have none."""
+    finished = {r.sweep: r for r in sweep_runs(home, state.id) if r.status == "finished"}
+    tags = {f"{state.id}/{m.number}": m for m in state.members}
+    return [finished[tag] for tag in tags if tag in finished], [m for tag, m in tags.items() if tag not in finished]
 
 
 def find_sweep(home: Path, reference: str) -> SweepState:
@@ -269,7 +270,9 @@ def find_sweep(home: Path, reference: str) -> SweepState:
     """
     files: dict[str, Any] = {f.parent.name: f for f in (home / "sweeps").glob("*/sweep.json")}
     if not files:
-        raise RunError(f"there are no sweeps in {home}", hint="start one with `mdp sweep`, or name another MDP_HOME with --home")
+        raise RunError(
+            f"there are no sweeps in {home}", hint="start one with `mdp sweep`, or name another MDP_HOME with --home"
+        )
     if reference == "last":
         return SweepState.read(max(files.values(), key=lambda f: f.stat().st_mtime).parent)
     found = [n for n in files if n == reference] or [n for n in files if n.startswith(reference) or n.endswith(reference)]

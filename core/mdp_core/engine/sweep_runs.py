@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -139,7 +139,7 @@ class SweepRunner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches the sweep alone, which then ends its runs
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - a sweep has one thread
             )
         self._running.append(_Run(member, state, process, before))
         state.status, state.error, state.run = "running", None, None
@@ -201,8 +201,9 @@ class SweepRunner:
             self.state.save()
 
 
-def lock_sweep(sweep: Sweep) -> FileLock:
-    """Takes the lock of a sweep; the caller releases it.
+@contextmanager
+def locked(sweep: Sweep) -> Iterator[None]:
+    """Holds the lock of a sweep, so that no second process makes the same runs.
 
     Raises:
         RunError: The sweep is under way in another process.
@@ -214,7 +215,10 @@ def lock_sweep(sweep: Sweep) -> FileLock:
             lock.acquire(timeout=0)
         except Timeout:
             raise RunError(f"the sweep {sweep.id} is under way in another process", hint="wait for it, or end it") from None
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _run_names(home: Path) -> set[str]:

@@ -11,9 +11,10 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mdp_core.executors.nursery import Nursery
 from mdp_core.executors.settings import ProcessConfig
 from mdp_core.executors.worker_process import WorkerProcess
 from mdp_core.stages.executor import Executor, Task, TaskListener
@@ -29,7 +30,17 @@ class ProcessExecutor(Executor[ProcessConfig]):
     def __init__(self, config: ProcessConfig) -> None:
         super().__init__(config)
         self._crew = ("", False)
+        self._nursery: Nursery | None = None
         self._workers: list[WorkerProcess] = []
+
+    def prepare(self) -> None:
+        """Starts the nursery."""
+        self._ready()
+
+    def _ready(self) -> Nursery:
+        if self._nursery is None:
+            self._nursery = Nursery()
+        return self._nursery
 
     def run(self, tasks: Sequence[Task], log: Path, listener: TaskListener) -> None:
         """Does the tasks, several at once."""
@@ -37,12 +48,12 @@ class ProcessExecutor(Executor[ProcessConfig]):
         try:
             crew = (first.stage, first.shard is None)  # who does a step whole has all cores
             if crew != self._crew:
-                self.close()
+                self._end_workers()
                 self._crew = crew
             devices = gpus() if first.device in ("auto", "cuda") else []
             together = (self.config.train_workers or max(1, len(devices))) if first.distributed else 1
             if together > 1:
-                self.close()
+                self._end_workers()
                 self._train(first, together, devices, log, listener)
             else:
                 own = 1 if first.device.startswith("cuda") else os.cpu_count() or 1
@@ -59,7 +70,7 @@ class ProcessExecutor(Executor[ProcessConfig]):
             environment = _threads(crew)
             if devices:
                 environment["CUDA_VISIBLE_DEVICES"] = devices[len(self._workers) % len(devices)]
-            self._workers.append(WorkerProcess(log, environment))
+            self._start(log, environment)
         waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
         for task in tasks:
             waiting.put(task)
@@ -83,18 +94,27 @@ class ProcessExecutor(Executor[ProcessConfig]):
         for rank in range(world):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             where = log if rank == 0 else log.with_name(f"{log.stem}-rank{rank}{log.suffix}")
-            self._workers.append(WorkerProcess(where, {**meeting, **own}))
+            self._start(where, {**meeting, **own})
         try:
             _at_once([lambda worker=worker: worker.run(task, listener) for worker in self._workers], self._stop)  # type: ignore[misc]
         finally:
-            self.close()
+            self._end_workers()
+
+    def _start(self, log: Path, environment: Mapping[str, str]) -> None:
+        self._workers.append(WorkerProcess(self._ready(), log, environment))
 
     def _stop(self) -> None:
         for worker in self._workers:
             worker.stop()
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Ends the workers and the nursery."""
+        self._end_workers()
+        if self._nursery is not None:
+            self._nursery.close()
+            self._nursery = None
+
+    def _end_workers(self) -> None:
         for worker in self._workers:
             worker.close()
         self._workers = []

@@ -1,7 +1,7 @@
-"""The worker process: does tasks given as lines on standard input, tells of them as lines of JSON on a pipe.
+"""What a worker process does: tasks given as lines of JSON on one pipe, of which it tells as lines of JSON on another.
 
 Tasks run here so that memory, registries of training libraries and crashes stay out of the engine, and so that the engine
-itself never imports torch. A worker ends with its parent, even when that is killed.
+itself never imports torch. A worker ends with its parent (``nursery.py``), even when that is killed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class PipeListener:
         self.send("warn", message=message)
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
+    """Lets the system kill this process when its parent ends, and ends it if that has happened already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -65,13 +66,11 @@ def _print_traceback() -> None:
         traceback.print_exc()
 
 
-def main() -> None:
-    """Does tasks until standard input ends."""
-    _die_with_parent(int(sys.argv[2]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    pipe = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
-    listener = PipeListener(pipe)
-    for line in sys.stdin:
+def serve(commands: IO[str], events: IO[str]) -> None:
+    """Does tasks until ``commands`` ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the engine's to handle
+    listener = PipeListener(events)
+    for line in commands:
         try:
             Task(**json.loads(line)).do(listener)
         except MdpError as error:
@@ -84,7 +83,3 @@ def main() -> None:
             listener.send("done")
         with suppress(OSError):
             sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

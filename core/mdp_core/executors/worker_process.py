@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
 
 from mdp_core.errors import MdpError
+from mdp_core.executors.nursery import Nursery
 from mdp_core.stages.executor import Task, TaskListener
 
 _GRACE_SECONDS = 5.0
@@ -26,34 +25,31 @@ class WorkerProcess:
     """One worker process.
 
     Args:
+        nursery: Starts it.
         log: Takes what it prints.
         environment: Laid over this process's environment.
     """
 
-    def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, nursery: Nursery, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        receive, send = os.pipe()
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "mdp_core.executors.worker", str(send), str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=[send],
-                env={"GOMP_SPINCOUNT": _SPIN_COUNT, **os.environ, **(environment or {})},
-                start_new_session=True,  # Ctrl-C reaches the engine alone, which then ends the worker
-                text=True,
-            )
-        os.close(send)
-        self.events: IO[str] = os.fdopen(receive, encoding="utf-8")
+        self._nursery = nursery
+        their_commands, commands = os.pipe()
+        events, their_events = os.pipe()
+        spin = {} if "GOMP_SPINCOUNT" in os.environ else {"GOMP_SPINCOUNT": _SPIN_COUNT}
+        self._pid = nursery.fork(log, their_commands, their_events, {**spin, **(environment or {})})
+        os.close(their_commands)
+        os.close(their_events)
+        self._commands = os.fdopen(commands, "w", encoding="utf-8")
+        self._events = os.fdopen(events, encoding="utf-8")
+        self._lock = threading.Lock()
+        self._code: int | None = None
 
     def begin(self, task: Task) -> None:
         """Sends a task."""
-        if self.process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self.process.stdin.write(json.dumps(asdict(task)) + "\n")
-                self.process.stdin.flush()
+        with suppress(BrokenPipeError):
+            self._commands.write(json.dumps(asdict(task)) + "\n")
+            self._commands.flush()
 
     def listen(self, task: Task, listener: TaskListener) -> None:
         """Listens until the task that was sent ends.
@@ -61,7 +57,7 @@ class WorkerProcess:
         Raises:
             StageError: It failed, or the process died.
         """
-        for line in self.events:
+        for line in self._events:
             event = json.loads(line)
             match event.pop("event"):
                 case "progress":
@@ -76,8 +72,7 @@ class WorkerProcess:
                     raise task.crashed(event["message"], self.log)
                 case "done":
                     return
-        code = self.process.wait()
-        raise task.died(_reason(code), self.log)
+        raise task.died(_reason(self._wait()), self.log)
 
     def run(self, task: Task, listener: TaskListener) -> None:
         """Does one task.
@@ -90,20 +85,31 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Ends the process: kindly, then not."""
-        self.process.terminate()
+        self._signal(signal.SIGTERM)
+        killer = threading.Timer(_GRACE_SECONDS, self._signal, (signal.SIGKILL,))
+        killer.start()
         try:
-            self.process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self._wait()
+        finally:
+            killer.cancel()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._code is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+
+    def _wait(self) -> int:
+        with self._lock:
+            if self._code is None:
+                self._code = self._nursery.wait(self._pid)
+            return self._code
 
     def close(self) -> None:
         """Ends the process and closes its pipes; nobody may be listening any more."""
         self.stop()
-        for stream in (self.process.stdin, self.events):
-            if stream is not None:
-                with suppress(OSError):
-                    stream.close()
+        for stream in (self._commands, self._events):
+            with suppress(OSError):
+                stream.close()
 
 
 def _reason(code: int) -> str:

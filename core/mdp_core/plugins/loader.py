@@ -10,6 +10,7 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import sys
 import warnings
@@ -140,8 +141,8 @@ class PluginHost:
             module = load()
             registrar = _Registrar(module.__name__, distribution, version, file_sha256(path) if path else "")
             others = self._manager.get_plugins()
-            self._manager.register(module, name=f"{name} ({distribution})")
             self._check_hooks(module)
+            self._manager.register(module, name=f"{name} ({distribution})")
             self._manager.subset_hook_caller("mdp_register", others)(registry=registrar)
             if not registrar.plugins and not any(hasattr(module, hook) for hook in _WEIGHTS_HOOKS):
                 raise PluginError("it registers nothing", hint="implement mdp_register(registry) with @hookimpl")
@@ -156,17 +157,25 @@ class PluginHost:
 
     def _check_hooks(self, module: ModuleType) -> None:
         for hook in vars(module):
-            if getattr(getattr(module, hook), "mdp_impl", None) is not None and not hasattr(Hooks, hook):
+            is_hook = getattr(getattr(module, hook), "mdp_impl", None) is not None
+            if is_hook and not hasattr(Hooks, hook):
                 close = difflib.get_close_matches(hook, [h for h in dir(Hooks) if h.startswith("mdp_")], 1)
                 raise PluginError(f"unknown hook {hook}" + (f", did you mean {close[0]}?" if close else ""))
+            if is_hook and (strange := _arguments(getattr(module, hook)) - _arguments(getattr(Hooks, hook))):
+                takes = ", ".join(sorted(_arguments(getattr(Hooks, hook))))
+                raise PluginError(f"hook {hook} has an argument {' and '.join(sorted(strange))}, but it is given {takes}")
 
     def _admit(self, plugin: Plugin) -> None:
         slot = f"{plugin.kind}:{plugin.name}"
         if plugin.api not in (API_VERSION, API_VERSION - 1):
-            self.conflicts.append(
-                f"{slot} from {plugin.distribution} {plugin.version} is written for plugin API {plugin.api}, this mdp has {API_VERSION}: "
-                f"install a version of {plugin.distribution} for API {API_VERSION}, or switch it off in registry.yaml: "
+            remedy = (
+                f"change it to API {API_VERSION}, then its registry.add(…, api={API_VERSION})"
+                if plugin.content
+                else f"install a version of {plugin.distribution} for API {API_VERSION}, or switch it off in registry.yaml: "
                 f"disabled: [{plugin.distribution}]"
+            )
+            self.conflicts.append(
+                f"{slot} from {_origin(plugin)} is written for plugin API {plugin.api}, this mdp has {API_VERSION}: {remedy}"
             )
             return
         first = self.plugins.get((plugin.kind, plugin.name))
@@ -175,8 +184,8 @@ class PluginHost:
             return
         if first is not None and pin is None:
             self.conflicts.append(
-                f"two plugins are named {slot}: from {first.distribution} {first.version} and from {plugin.distribution} {plugin.version}: "
-                f'uninstall one, or choose in registry.yaml: pins: {{"{slot}": {first.distribution}}}'
+                f"two plugins are named {slot}: from {_origin(first)} and from {_origin(plugin)}: "
+                f'{"give yours another name" if plugin.content else "uninstall one"}, or choose in registry.yaml: pins: {{"{slot}": {first.distribution}}}'
             )
             return
         self.plugins[plugin.kind, plugin.name] = plugin
@@ -313,7 +322,7 @@ class PluginHost:
             return getattr(importlib.import_module(module), attribute)
         except Exception as error:
             raise PluginError(
-                f"{plugin.kind}:{plugin.name} from {plugin.distribution} {plugin.version}: {reference} cannot be imported "
+                f"{plugin.kind}:{plugin.name} from {_origin(plugin)}: {reference} cannot be imported "
                 f"({type(error).__name__}: {error})",
                 hint="`mdp doctor` shows what is installed",
             ) from error
@@ -351,11 +360,11 @@ class Observers:
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise PluginError(f"no such plugin file: {path}")
+        raise PluginError("it is a folder; name the Python file in it" if path.is_dir() else "no such plugin file")
     name = f"mdp_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise PluginError(f"{path} is not a Python file")
+        raise PluginError("it is not a Python file (its name has to end in .py)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -364,6 +373,14 @@ def _load_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _arguments(hook: Any) -> set[str]:
+    return set(inspect.signature(hook).parameters) - {"self"}
+
+
+def _origin(plugin: Plugin) -> str:
+    return plugin.distribution if plugin.content else f"{plugin.distribution} {plugin.version}"
 
 
 def _a(kind: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from mdp_core.errors import PluginError
 from mdp_core.settings import Settings
@@ -45,7 +47,7 @@ def load_registry_file() -> RegistryFile:
     named = os.environ.get("MDP_REGISTRY")
     own = Path(named) if named else Path("registry.yaml")
     if named and not own.is_file():
-        raise PluginError(f"MDP_REGISTRY names {own}, which does not exist")
+        raise PluginError(f"MDP_REGISTRY names {own}, which does not exist", hint="correct it, or unset MDP_REGISTRY")
     if not own.is_file() or own.resolve() == CHECKOUT.resolve():
         return _validate(base, CHECKOUT)
     extra = _read(own)
@@ -59,8 +61,14 @@ def load_registry_file() -> RegistryFile:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise PluginError(f"{path}: cannot be read ({error})") from error
+    except OSError as error:
+        raise PluginError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise PluginError(f"{path}: cannot be read: it is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise PluginError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise PluginError(f"{path}: a registry is a mapping of settings, not a {type(content).__name__}")
@@ -72,5 +80,22 @@ def _validate(content: dict[str, Any], path: Path) -> RegistryFile:
     try:
         return RegistryFile.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {_sentence(e)}" for e in error.errors()]
         raise PluginError("\n".join(lines), hint=f"settings of a registry: {', '.join(RegistryFile.model_fields)}") from error
+
+
+_EXPECTED = {
+    "tuple_type": "expected a list such as [mlflow]",
+    "dict_type": "expected a mapping such as {prior: dino-affinity}",
+    "string_type": "expected a text",
+    "literal_error": "expected 1: this mdp reads no other format",
+}
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """Says in plain words what pydantic found."""
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(error["loc"][-1]), RegistryFile.model_fields, 1)
+        return "unknown setting" + (f", did you mean {close[0]!r}?" if close else "")
+    words = _EXPECTED.get(error["type"], error["msg"])
+    return f"{words}, got {error['input']!r}"

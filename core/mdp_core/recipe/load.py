@@ -118,8 +118,9 @@ class SweptRecipe:
 
 
 def read_sweep(source: str | Path | RecipeText, overrides: Sequence[str], catalogue: Catalogue) -> SweptRecipe:
-    """Reads the ``sweep:`` section of a recipe, its references to the environment unreplaced; the rest is checked when each
-    variation is loaded.
+    """Reads the ``sweep:`` section of a recipe, its references to the environment unreplaced.
+
+    The rest of the recipe is checked when each variation is loaded.
 
     Raises:
         InvalidRecipeError: The section has mistakes, or the recipe is no YAML.
@@ -188,9 +189,7 @@ class _Checker:
         sweep = self.sweep()
         if header is None or data is None or self.problems:
             return None
-        return Recipe(
-            **dict(header), data=data, pipeline=pipeline, executor=executor, observers=tuple(observers), sweep=sweep
-        )
+        return Recipe(**dict(header), data=data, pipeline=pipeline, executor=executor, observers=tuple(observers), sweep=sweep)
 
     def sweep(self) -> SweepSection | None:
         """Returns what the section ``sweep`` says; None where there is none."""

@@ -46,6 +46,11 @@ def show(loaded: LoadedRecipe, *, resolved: bool = False) -> str:
     return to_yaml(_escaped(loaded.resolved), loaded.origins)
 
 
+def resolved_text(resolved: Mapping[str, Any]) -> str:
+    """Returns the settings of a run, as its record has them, as a recipe that loads to the same settings."""
+    return to_yaml(_escaped(resolved))
+
+
 def to_yaml(tree: Mapping[str, Any], comments: Mapping[str, str] | None = None) -> str:
     """Returns a tree as YAML, one setting a line.
 

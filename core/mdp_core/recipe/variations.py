@@ -155,5 +155,7 @@ def _contradictions(axes: Axes, name: str) -> list[Problem]:
     if axes.zip and len(set(counts.values())) > 1 and all(counts.values()):
         listed = ", ".join(f"{setting} has {count}" for setting, count in counts.items())
         found.append(f"with zip, all settings have the same number of values; {listed}")
-    found += [f"{s}: a value is there twice: {', '.join(v)}" for s, v in axes.vary.items() if len(set(v)) < len(v) and not axes.zip]
+    found += [
+        f"{s}: a value is there twice: {', '.join(v)}" for s, v in axes.vary.items() if len(set(v)) < len(v) and not axes.zip
+    ]
     return [Problem(Mark(name), "sweep", text) for text in found]

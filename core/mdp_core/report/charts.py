@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ SMOOTHED = 0.05
 """The bold line is the mean of this share of the curve, up to each point."""
 SMOOTH_FROM = 30
 """Curves of fewer points have no bold line."""
+NOISY = 4.0
+"""Nor have those whose ups and downs add up to less than this many times the height of the curve, such as a learning rate."""
 
 Point = tuple[float, float]
 
@@ -75,9 +78,9 @@ def line_chart(name: str, points: Sequence[Point], unit: str = "iterations") -> 
     return Chart(
         name=name,
         raw=_path([place(p) for p in thinned(finite, MOST_POINTS)]),
-        smooth=_path([place(p) for p in thinned(running_mean(finite), MOST_POINTS)]) if len(finite) >= SMOOTH_FROM else "",
+        smooth=_path([place(p) for p in thinned(running_mean(finite), MOST_POINTS)]) if _noisy(ys) else "",
         x_ticks=tuple(Tick(round(place((x, ys[0]))[0], 1), short(x)) for x in nice_ticks(*x_range, 4)),
-        y_ticks=tuple(Tick(round(place((xs[0], y))[1], 1), short(y)) for y in nice_ticks(*y_range, 3)),
+        y_ticks=tuple(Tick(round(place((xs[0], y))[1], 1), short(y)) for y in nice_ticks(*y_range, 4)),
         last=short(ys[-1]),
         summary=summary + (f"; {lost} values were not finite" if lost else ""),
     )
@@ -122,6 +125,11 @@ def short(value: float) -> str:
     if value == round(value):
         return f"{value:,.0f}"
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _noisy(values: Sequence[float]) -> bool:
+    ups_and_downs = sum(abs(b - a) for a, b in itertools.pairwise(values))
+    return len(values) >= SMOOTH_FROM and ups_and_downs > NOISY * (max(values) - min(values))
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image
 
 from mdp_core.data.images import Pixels
@@ -218,6 +217,7 @@ class Page:
         facts: (name, value) of the head.
         missing: What could not be shown, and why.
         protocol: What the scores hold for, a sentence each.
+        choice: How the random images were chosen, in words.
         walk: Images through all stages.
         settings: The resolved recipe as YAML.
         facts_by_step: (step, name, value): what the steps noted, such as the sha256 of weights.
@@ -239,6 +239,7 @@ class Page:
     confusions: Sequence[Confusion] = ()
     localisation: Sequence[Localisation] = ()
     legend: Sequence[Swatch] = ()
+    choice: str = ""
     walk: Sequence[Example] = ()
     stages: Sequence[StagePictures] = ()
     gallery: Gallery | None = None
@@ -262,8 +263,8 @@ def render(page: Page) -> str:
     sha256 = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return _environment().get_template("page.html.j2").render(
         page=page,
-        style=Markup(_text("page.css")),
-        script=Markup(script),
+        style=_text("page.css"),
+        script=script,
         script_sha256=sha256,
         box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM},
     )  # fmt: skip

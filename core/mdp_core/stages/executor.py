@@ -94,6 +94,9 @@ class Executor(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
+    def prepare(self) -> None:
+        """Called early in a run that has something to do: a good moment to start what takes its time. Optional."""
+
     @abstractmethod
     def run(self, tasks: Sequence[Task], log: Path, listener: TaskListener) -> None:
         """Does all tasks of one step and returns when they are done.

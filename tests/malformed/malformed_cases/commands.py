@@ -28,7 +28,9 @@ PLAIN: list[Case] = [
     Case("`--until` a stage that there is not", "mdp run quickstart --until detecter"),
     Case("`--plugin` with no such file", "mdp run quickstart --plugin my_prior.py", code=1),
     Case("`--plugin` with a folder", "mdp run quickstart --plugin .", code=1),
-    Case("a recipe validated that is wrong", "mdp recipe validate mine.yaml quickstart", {"mine.yaml": GOOD.replace("48", "8")}),
+    Case(
+        "a recipe validated that is wrong", "mdp recipe validate mine.yaml quickstart", {"mine.yaml": GOOD.replace("48", "8")}
+    ),
     Case("a plugin shown that there is not", "mdp plugins show dino-afinity", code=1),
     Case("plugins listed of a kind that there is not", "mdp plugins list --kind priors", code=1),
     toy("a step planned of a recipe with an unknown stage", GOOD, "--until prio"),

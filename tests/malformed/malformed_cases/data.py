@@ -122,7 +122,7 @@ IMAGES: list[Case] = [
     _case("no such folder", _FOLDER.replace("photos}", "fotos}"), photos),
     _case("a file in place of a folder", _FOLDER.replace("root: photos", "root: photos/0.jpg"), photos),
     _case("an empty folder", _FOLDER, lambda folder: (folder / "photos").mkdir()),
-    _case("a folder with other files only", _FOLDER, lambda folder: _with("notes.txt", b"to do", 0)(folder)),
+    _case("a folder with other files only", _FOLDER, _with("notes.txt", b"to do", 0)),
     _case("a split that there is not", _FOLDER.replace("root: photos", "root: photos, train: train"), photos, code=2),
     _case("images that cannot be read, all of them", _FOLDER, _with("a.jpg", b"not an image", 0)),
     _case("a JPEG that is cut off (a warning)", _FOLDER, _truncated, "--until prior", 0),
@@ -145,7 +145,11 @@ LABELS: list[Case] = [
     _case("VOC: a split that is mistyped", _VOC.replace("train: train", "train: trian"), voc),
     _case("VOC: the list of SBD is not there", _VOC.replace("train: train", "train: trainaug"), voc),
     _case("VOC: an empty list", _VOC, _voc(lambda root: (root / "ImageSets/Segmentation/train.txt").write_text("\n"))),
-    _case("VOC: a list that is no text", _VOC, _voc(lambda root: (root / "ImageSets/Segmentation/train.txt").write_bytes(b"\xff\xd8"))),
+    _case(
+        "VOC: a list that is no text",
+        _VOC,
+        _voc(lambda root: (root / "ImageSets/Segmentation/train.txt").write_bytes(b"\xff\xd8")),
+    ),
     _case(
         "VOC: a list of images that are not there",
         _VOC,

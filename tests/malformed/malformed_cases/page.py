@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Queue
 
-from malformed_cases import commands, data, plugins, recipes, weights
-from malformed_cases.case import Case, Outcome, run_case
+from malformed_cases import commands, data, experiments, plugins, recipes, weights
+from malformed_cases.case import Case, Outcome, Runner
 
 GROUPS: Mapping[str, Sequence[Case]] = {
     "Recipes that are not YAML": recipes.YAML,
@@ -22,6 +23,9 @@ GROUPS: Mapping[str, Sequence[Case]] = {
     "Plugins": plugins.PLUGINS,
     "registry.yaml": plugins.REGISTRY,
     "Where results are kept": plugins.RESULTS,
+    "Sweeps": experiments.SWEEPS,
+    "Executors": experiments.EXECUTORS,
+    "Finished runs": experiments.RUNS,
 }
 CASES = [case for cases in GROUPS.values() for case in cases]
 WORKERS = 2
@@ -40,15 +44,53 @@ The commands are called in `/home/ada/work`; `toy.py` there is `tests/toy_method
 """
 
 
+class Runners:
+    """Runs cases, a few at a time, each with the next runner that is free."""
+
+    def __init__(self, workers: int = WORKERS) -> None:
+        self._free: Queue[Runner] = Queue()
+        for _ in range(workers):
+            self._free.put(Runner())
+        self._pool = ThreadPoolExecutor(workers)
+
+    def start(self, case: Case) -> Future[Outcome]:
+        """Runs a case as soon as a runner is free."""
+        return self._pool.submit(self._run, case)
+
+    def _run(self, case: Case) -> Outcome:
+        runner = self._free.get()
+        try:
+            return runner.run(case)
+        finally:
+            self._free.put(runner)
+
+    def close(self) -> None:
+        """Ends all processes; cases that have not begun are left out."""
+        self._pool.shutdown(cancel_futures=True)
+        while not self._free.empty():
+            self._free.get().close()
+
+
 def run_all(cases: Sequence[Case]) -> list[Outcome]:
-    """Runs cases, a few at a time."""
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(run_case, cases))
+    """Runs cases."""
+    runners = Runners()
+    try:
+        return [future.result() for future in [runners.start(case) for case in cases]]
+    finally:
+        runners.close()
 
 
 def page(notice: str) -> str:
-    """Returns the page, having run every case."""
+    """Returns the page, having run every case.
+
+    Raises:
+        ValueError: A case ended in another way than it should.
+    """
     outcomes = dict(zip((c.mistake for c in CASES), run_all(CASES), strict=True))
+    for case in CASES:
+        outcome = outcomes[case.mistake]
+        if outcome.code != case.code or "Traceback" in outcome.stdout + outcome.stderr:
+            raise ValueError(f"{case.mistake}: exit code {outcome.code}, not {case.code}:\n{outcome.stdout}{outcome.stderr}")
     parts = [notice, INTRODUCTION]
     for title, cases in GROUPS.items():
         parts.append(f"## {title}\n")

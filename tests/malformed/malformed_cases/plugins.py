@@ -36,11 +36,13 @@ PLUGINS: list[Case] = [
     _plugin("nothing is registered", "x = 1\n"),
     _plugin("a hook that is mistyped", _HEAD + "\n@hookimpl\ndef mdp_registr(registry):\n    pass\n"),
     _plugin("a hook with a wrong argument", _HEAD + "\n@hookimpl\ndef mdp_register(registri):\n    pass\n"),
-    _plugin("a kind that there is not", _HEAD + _REGISTER.format('"priors", "mine", factory=":Mine"')),
+    _plugin("a plugin of a kind that there is not", _HEAD + _REGISTER.format('"priors", "mine", factory=":Mine"')),
     _plugin("a plugin for another API", _HEAD + _REGISTER.format('"prior", "mine", factory=":Mine", api=99')),
     _plugin("a class that is not in the module", _HEAD + _REGISTER.format('"prior", "mine", factory=":Mime"'), code=2),
     _plugin(
-        "a class without settings", _HEAD + "\nclass Mine:\n    pass\n" + _REGISTER.format('"prior", "mine", factory=":Mine"'), code=2
+        "a class without settings",
+        _HEAD + "\nclass Mine:\n    pass\n" + _REGISTER.format('"prior", "mine", factory=":Mine"'),
+        code=2,
     ),
     _plugin(
         "two plugins of one name",
@@ -77,6 +79,11 @@ def _damaged_part(folder: Path) -> None:
 
 RESULTS: list[Case] = [
     toy("`--home` below a file", GOOD, "--home notes/home", code=1, prepare=lambda folder: (folder / "notes").write_text("x")),
-    toy("`MDP_HOME` is a file", GOOD, env={"MDP_HOME": "notes"}, code=1, prepare=lambda folder: (folder / "notes").write_text("x")),
-    toy("`--home` where nothing can be written", GOOD, "--home /proc/home", code=1),
+    toy(
+        "`MDP_HOME` is a file",
+        GOOD,
+        env={"MDP_HOME": "notes"},
+        code=1,
+        prepare=lambda folder: (folder / "notes").write_text("x"),
+    ),
 ]

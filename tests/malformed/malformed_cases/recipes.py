@@ -83,7 +83,9 @@ STAGES: list[Case] = [
     recipe("a stage of one's own without `kind`", _pipeline("{crf: {use: confidence}}")),
     recipe("a stage that is mistyped: `clusterrer`", _pipeline("{clusterrer: {use: kmeans}}")),
     recipe("a kind that there is not", _pipeline("{crf: {kind: refine, use: confidence}}")),
-    recipe("a stage's id with a capital letter", _pipeline("{Second: {kind: prior, use: dino-affinity, weights: 'builtin:tiny'}}")),
+    recipe(
+        "a stage's id with a capital letter", _pipeline("{Second: {kind: prior, use: dino-affinity, weights: 'builtin:tiny'}}")
+    ),
     toy("a detector without a clusterer", _pipeline("{prior: {use: bright}, detector: {use: memory}}")),
     toy(
         "stages in the wrong order",
@@ -121,6 +123,9 @@ LAYERS: list[Case] = [
     ),
     recipe("settings of a plugin that was replaced", "extends: quickstart\ndata: {use: folder, size: 64}\n"),
     recipe("an environment variable that is not set", _PRIOR.replace(DATA, "data: {use: folder, root: '${MY_PHOTOS}'}\n")),
-    recipe("a reference that is not closed: `${MY_PHOTOS/sea`", _PRIOR.replace(DATA, "data: {use: folder, root: '${MY_PHOTOS/sea'}\n")),
+    recipe(
+        "a reference that is not closed: `${MY_PHOTOS/sea`",
+        _PRIOR.replace(DATA, "data: {use: folder, root: '${MY_PHOTOS/sea'}\n"),
+    ),
     recipe("a text from the environment for a number", _PRIOR.replace("size: 48", "size: '${SIDE}'"), env={"SIDE": "big"}),
 ]

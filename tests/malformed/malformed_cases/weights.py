@@ -18,9 +18,9 @@ def _ref(mistake: str, ref: str, **files: str | bytes | Path) -> Case:
 
 
 def _file(mistake: str, name: str, contents: bytes | Path, suffix: str = "", code: int = 1) -> Case:
-    """A file that only shows when it is read: by the process of the stage."""
+    """A mistake that only shows when the file is read: by the stage, which is done inline to import torch once."""
     files: dict[str, str | bytes | Path] = {"mine.yaml": _RECIPE.replace("REF", f"file:{name}{suffix}"), name: contents}
-    return Case(mistake, "mdp run mine.yaml --no-track", files, code=code, slow=True)
+    return Case(mistake, "mdp run mine.yaml --no-track --inline", files, code=code, slow=True)
 
 
 class _Runs:

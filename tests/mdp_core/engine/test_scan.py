@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mdp_core.api import Context, DataError, Dataset, DatasetConfig, ImageRecord, LabelMap, Source
-from mdp_core.engine.scan import ImageSet, Scanner
+from mdp_core.engine.scan import ImageSet, Scanner, remembered_folders
 
 
 class Files(Dataset[DatasetConfig]):
@@ -59,6 +59,80 @@ def test_fingerprint_is_of_contents_not_of_times_or_places(tmp_path: Path) -> No
     assert first.fingerprint == touched.fingerprint == moved.fingerprint
     assert first.truth_fingerprint == touched.truth_fingerprint == moved.truth_fingerprint
     assert [(r.id, r.height, r.width) for r in first.records] == [("0.png", 30, 40), ("1.png", 30, 40), ("2.png", 30, 40)]
+
+
+def test_fingerprints_are_those_of_the_first_version(tmp_path: Path) -> None:
+    """Written down once, with the implementation that came first: others would make every stored result useless."""
+    for i in range(5):
+        pixels = bytes((x * 7 + i) % 256 for x in range((20 + i) * 30 * 3))
+        (tmp_path / f"{i}.png").write_bytes(b"P6 %d 30 255\n" % (20 + i) + pixels)
+        (tmp_path / f"{i}.truth").write_text(f"truth {i}")
+    (tmp_path / "5.jpg").write_text("no image")
+    found = scan(tmp_path, tmp_path / "memory")
+    assert found.fingerprint == "84d61dac9dafc53eaafd3d1644a9c511"
+    assert found.truth_fingerprint == "f9955c459c305853137acf5bb508c667"
+
+
+def test_a_file_replaced_by_one_of_equal_size_and_time_is_noticed(tmp_path: Path) -> None:
+    root = folder(tmp_path / "a")
+    before = scan(root, tmp_path / "memory")
+    status = (root / "1.truth").stat()
+    (root / "1.truth").write_text("truth X")
+    os.utime(root / "1.truth", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (root / "1.truth").stat().st_size == status.st_size
+    assert scan(root, tmp_path / "memory").truth_fingerprint != before.truth_fingerprint
+
+
+@pytest.mark.parametrize("harm", ["cut", "other version", "other shape", "empty"])
+def test_a_damaged_memory_is_no_memory(tmp_path: Path, harm: str) -> None:
+    root = folder(tmp_path / "a")
+    before = scan(root, tmp_path / "memory")
+    for file in (tmp_path / "memory").iterdir():
+        text = file.read_text()
+        file.write_text(
+            {
+                "cut": text[: len(text) // 2],
+                "other version": text.replace('"format":2', '"format":99'),
+                "other shape": '{"format":2,"folders":{"x":[["y",3]]}}',
+                "empty": "",
+            }[harm]
+        )
+    assert scan(root, tmp_path / "memory") == before
+
+
+def test_an_interrupted_first_scan_goes_on_where_it_was(tmp_path: Path) -> None:
+    root = tmp_path / "a"
+    root.mkdir()
+    for i in range(700):
+        (root / f"{i:03d}.png").write_bytes(b"P6 16 16 255\n" + bytes([i % 256]) * 768)
+
+    def stop(done: int, total: int) -> None:
+        if done == 600:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Scanner(tmp_path / "memory", stop).scan(Files(root), "files 1", "all")
+    left: list[int] = []
+    Scanner(tmp_path / "memory", lambda done, total: left.append(total)).scan(Files(root), "files 1", "all")
+    assert left == [100] * 100
+
+
+def test_files_that_vanish_and_come_back(tmp_path: Path) -> None:
+    root = folder(tmp_path / "a")
+    before = scan(root, tmp_path / "memory")
+    kept = (root / "1.png").read_bytes()
+    (root / "1.png").unlink()
+    assert [r.id for r in scan(root, tmp_path / "memory").records] == ["0.png", "2.png"]
+    (root / "1.png").write_bytes(kept)
+    assert scan(root, tmp_path / "memory").fingerprint == before.fingerprint
+
+
+def test_a_memory_tells_its_folders(tmp_path: Path) -> None:
+    root = folder(tmp_path / "a")
+    scan(root, tmp_path / "memory")
+    assert [remembered_folders(file) for file in (tmp_path / "memory").iterdir()] == [[str(root)], [str(root)]]
+    (tmp_path / "memory" / "other.json").write_text("{}")
+    assert remembered_folders(tmp_path / "memory" / "other.json") is None
 
 
 def test_images_and_ground_truth_have_fingerprints_of_their_own(tmp_path: Path) -> None:

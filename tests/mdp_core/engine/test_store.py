@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import errno
+import json
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -79,17 +83,42 @@ def test_a_cut_off_manifest_is_no_manifest(tmp_path: Path) -> None:
     assert entry.manifest() is None
 
 
-def test_nearest_names_what_differs_from_the_most_alike_result(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    assert store.nearest("prior", "mine", {"settings": {"topk": 0.2}}) is None
-    for key, payload in {
-        "a": {"settings": {"topk": 0.4, "side": 640}},
-        "b": {"settings": {"topk": 0.2, "side": 64}, "seed": 9},
-    }.items():
-        entry = store.entry("prior", "mine", key, payload)
-        entry.begin()
-        entry.finish([], Manifest({}))
-    assert store.nearest("prior", "mine", {"settings": {"topk": 0.2, "side": 640}}) == ["settings.topk: 0.4 → 0.2"]
+def test_images_done_are_kept_with_the_seconds_and_default_to_none(tmp_path: Path) -> None:
+    entry = entry_with_parts(tmp_path)
+    entry.finish(["parts/00000.parquet"], Manifest({}, seconds=2.0, images=7))
+    manifest = entry.manifest()
+    assert manifest is not None
+    assert manifest.images == 7
+    file = entry.folder / "manifest.json"
+    old = json.loads(file.read_text())
+    del old["images"]
+    file.write_text(json.dumps(old))
+    manifest = entry.manifest()
+    assert manifest is not None
+    assert manifest.images == 0
+
+
+def test_the_parts_of_a_complete_result_are_those_of_its_manifest(tmp_path: Path) -> None:
+    entry = entry_with_parts(tmp_path)
+    entry.finish(["parts/00000.parquet", "parts/00001"], Manifest({}))
+    (entry.parts / "00000 (copy).parquet").write_bytes(b"one")
+    assert [p.name for p in entry.part_files()] == ["00000.parquet", "00001"]
+
+
+def test_a_run_registers_while_others_do_but_not_while_garbage_is_collected(tmp_path: Path) -> None:
+    store, order = Store(tmp_path), []
+    with store.registering(), store.registering():
+        collecting = threading.Thread(target=lambda: _note(store.collecting, order, "collected"))
+        collecting.start()
+        collecting.join(0.3)
+        order.append("registered")
+    collecting.join(10)
+    assert order == ["registered", "collected"]
+
+
+def _note(lock: Callable[[], AbstractContextManager[None]], order: list[str], what: str) -> None:
+    with lock():
+        order.append(what)
 
 
 def test_contents_hash_follows_names_and_contents_only(tmp_path: Path) -> None:

@@ -222,9 +222,9 @@ def test_a_one_file_plugin_that_cannot_be_used_is_an_error(tmp_path: Path, sourc
     ("text", "words"),
     [
         ("defaults: [1]", "defaults"),
-        ("default: {}", "default: Extra inputs"),
+        ("default: {}", "default: unknown setting, did you mean 'defaults'"),
         ("[]", "a registry is a mapping"),
-        ("a: [", "cannot be read"),
+        ("a: [", "not YAML"),
     ],
 )
 def test_mistakes_in_registry_yaml_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:

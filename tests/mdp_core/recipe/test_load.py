@@ -248,7 +248,7 @@ def test_weights_of_earlier_pretrainers(load: Load) -> None:
         (
             "stage:second",
             "'stage:'",
-            "8:14: pipeline.prior.weights: weights are written timm:NAME, file:PATH, builtin:NAME or stage:NAME",
+            "8:14: pipeline.prior.weights: weights are written timm:NAME, file:PATH, builtin:NAME or stage:NAME, got 'stage:'",
         ),
     ],
 )

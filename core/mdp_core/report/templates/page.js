@@ -1,5 +1,7 @@
 "use strict";
 (() => {
+  document.documentElement.classList.add("script");
+
   // Where the reader is, in the table of contents.
   const links = new Map([...document.querySelectorAll("nav li a")].map((a) => [a.hash.slice(1), a]));
   const seen = new Set();

@@ -1,0 +1,137 @@
+"""The nursery: a process that has imported what all workers need, and forks them in milliseconds.
+
+A fresh interpreter takes half a second until it can do a task, and each stage has a worker of its own. The nursery imports
+numpy, pyarrow and the engine's data types once (never torch, whose threads do not survive a fork), and each worker starts as a
+copy of it. It speaks over a socket: a request to fork carries the worker's pipes, a request to wait returns an exit code. It
+ends with the engine, and the workers end with it, however the engine ends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mdp_core.executors.worker import die_with_parent, serve
+from mdp_core.plugins.loader import load_plugins
+
+PRELOAD = ("mdp_core.engine.execute", "mdp_core.engine.evaluate", "pyarrow.dataset")
+"""What workers need whatever they do; imported by name, as the engine stands above the executors."""
+_LONGEST = 1 << 20
+
+
+class Nursery:
+    """The engine's side: starts the nursery process and asks it for workers."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock = threading.Lock()
+        self._socket = ours
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mdp_core.executors.nursery", str(theirs.fileno()), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # Ctrl-C reaches the engine alone
+        )
+        theirs.close()
+
+    def fork(self, log: Path, commands: int, events: int, environment: Mapping[str, str]) -> int:
+        """Starts a worker and returns its process id.
+
+        Args:
+            log: Takes what it prints.
+            commands: File descriptor where it reads its tasks.
+            events: File descriptor where it tells of them.
+            environment: Laid over the environment.
+        """
+        request = {"log": str(log), "environment": dict(environment)}
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], [commands, events])
+            return int(self._answer())
+
+    def wait(self, pid: int) -> int:
+        """Waits until a worker has ended and returns its exit code, negative for a signal; call it once a worker."""
+        with self._lock:
+            self._socket.send(json.dumps({"wait": pid}).encode())
+            return int(self._answer())
+
+    def _answer(self) -> bytes:
+        answer = self._socket.recv(_LONGEST)
+        if not answer:
+            raise ChildProcessError("the process that starts workers is gone")
+        return answer
+
+    def close(self) -> None:
+        """Ends the nursery, and with it all its workers."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def main() -> None:
+    """Forks workers until the engine closes the socket."""
+    die_with_parent(int(sys.argv[2]))
+    own = socket.socket(fileno=int(sys.argv[1]))
+    with suppress(Exception):  # a worker that needs what is broken says so
+        for module in PRELOAD:
+            importlib.import_module(module)
+        load_plugins()  # their modules and settings, which each worker asks for again
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(own, _LONGEST, 2)
+        if not message:
+            return
+        request = json.loads(message)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            own.send(str(os.waitstatus_to_exitcode(status)).encode())
+            continue
+        nursery = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            own.close()
+            _become_worker(request, descriptors, nursery)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        own.send(str(pid).encode())
+
+
+def _become_worker(request: Mapping[str, Any], descriptors: list[int], nursery: int) -> None:
+    code = 1
+    try:
+        os.setsid()
+        die_with_parent(nursery)
+        log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        for source, target in ((descriptors[0], 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        os.environ.update(request["environment"])
+        _bound_threads(request["environment"])
+        with os.fdopen(descriptors[1], "w", encoding="utf-8") as events, open(0, encoding="utf-8", closefd=False) as commands:
+            serve(commands, events)
+        code = 0
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _bound_threads(environment: Mapping[str, str]) -> None:
+    """Bounds the threads of libraries that were loaded before the fork; those loaded later read the environment."""
+    count = environment.get("OMP_NUM_THREADS")
+    if count is not None:
+        with suppress(ImportError, ValueError):
+            import threadpoolctl
+
+            threadpoolctl.threadpool_limits(int(count))
+
+
+if __name__ == "__main__":
+    main()

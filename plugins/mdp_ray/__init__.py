@@ -1,0 +1,1 @@
+"""Executor ``ray``: shards on the machines of a Ray cluster, trainings through Ray Train."""
