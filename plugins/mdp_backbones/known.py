@@ -58,7 +58,8 @@ def readable() -> Iterator[KnownWeights]:
     from mdp_backbones.sources import timm_weights
     from mdp_core.api import WeightsError
 
-    for name in sorted({*timm.list_pretrained(), *timm.list_models(pretrained=True)}):
+    tagged = timm.list_pretrained()
+    for name in sorted({*tagged, *(name.partition(".")[0] for name in tagged)}):
         try:
             if not is_resnet(name):
                 check_vit(name)

@@ -16,7 +16,7 @@ from mdp_mlflow.names import redact
 LARGEST = 32 * 1024 * 1024
 """Bytes; larger files (masks of a hundred thousand images) stay in the run's folder alone."""
 _END_OF_LOG = 1024 * 1024
-_TEXT = frozenset({".json", ".jsonl", ".md", ".csv", ".txt", ".log", ".yaml", ".html"})
+_TEXT = frozenset({".json", ".jsonl", ".md", ".csv", ".txt", ".log", ".yaml", ".diff"})
 
 
 def gather(folder: Path, record: Mapping[str, Any], files: Sequence[str], target: Path) -> int:

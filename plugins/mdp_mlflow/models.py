@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mdp_core.api import MdpError, OnlyFor, StageConfig, file_sha256, weights_file
-from mdp_core.plugins.loader import Plugin, load_plugins
+from mdp_core.plugins.loader import Plugin, PluginHost
+from mdp_core.plugins.registry_file import RegistryFile
 from mdp_core.settings import weight_paths
 from mdp_mlflow.names import tag_value
 from mdp_mlflow.store import OpenStore
@@ -61,7 +62,7 @@ def find_trained(folder: Path, record: Mapping[str, Any]) -> Trained | None:
     entry = folder.parents[1] / "store" / "segmenter-fit" / step["key"]
     if not (entry / "manifest.json").is_file():
         return None
-    host = load_plugins([Path(f) for f in record.get("plugin_files", ())])
+    host = PluginHost(RegistryFile(), plugin_files(folder, record))
     plugin = host.plugin("segmenter", step["plugin"])
     trained_by = payload(folder, step)["plugin"]
     if plugin.identity != trained_by["code"]:
@@ -74,6 +75,15 @@ def find_trained(folder: Path, record: Mapping[str, Any]) -> Trained | None:
     return Trained(
         entry / "result", step["key"], plugin, config.model_validate(usable), usable, _classes(record, step["stage"]), clusters
     )
+
+
+def plugin_files(folder: Path, record: Mapping[str, Any]) -> list[Path]:
+    """Returns the one-file plugins of a run: the copies that its folder keeps, which a later edit does not change."""
+    try:
+        kept = json.loads((folder / "plugins" / "plugins.json").read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        return [Path(file) for file in record.get("plugin_files", ())]
+    return [folder / file["copy"] for file in kept]
 
 
 def known_model(store: OpenStore, key: str) -> str | None:

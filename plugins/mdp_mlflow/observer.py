@@ -41,7 +41,7 @@ class MlflowObserver(Observer):
         """Starts the follower, in a session of its own: Ctrl-C is meant for the run."""
         State(self.config.model_dump(mode="json")).save(run.folder)
         (run.folder / LOG).parent.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "mdp_mlflow.follow", str(run.folder)]
+        command = [sys.executable, "-P", "-m", "mdp_mlflow.follow", str(run.folder)]
         command += ["--parent", str(os.getpid()), "--patience", str(min(self.config.wait, _PATIENCE))]
         with (run.folder / LOG).open("wb") as log:
             self._follower = subprocess.Popen(

@@ -122,7 +122,7 @@ class Sender:
         if not self.state.run_id:
             return
         end = int((self.folder / "events.jsonl").stat().st_mtime * 1000)
-        self._batch(self.state.run_id).tags |= final_facts(self.folder, read_record(self.folder)) | {
+        self._batch(self.state.run_id).tags |= final_facts(read_record(self.folder)) | {
             "mdp.error": "the process of this run ended without a word (killed, or the machine went down)"
         }
         self._flush()
@@ -155,7 +155,7 @@ class Sender:
         if not self.state.run_id:
             tags = self._own_tags(record) | {"mlflow.source.name": record.get("recipe", run["name"])}
             created = self._client.create_run(
-                self.store.experiment, now, {k: v for k, v in tags.items() if v}, self.folder.name
+                self.store.experiment, now, {k: v for k, v in tags.items() if v}, run_name(run["name"], self.folder)
             )
             self.state.run_id = created.info.run_id
             self.state.save(self.folder)
@@ -201,7 +201,7 @@ class Sender:
         batch = self._batch(self.state.run_id)
         values = {**outcome["metrics"], "seconds": outcome["seconds"]}
         batch.metrics += [(plain_name(name), float(value), now, 0) for name, value in values.items()]
-        batch.tags |= final_facts(self.folder, record) | {"mlflow.note.content": summary(self.folder, record)}
+        batch.tags |= final_facts(record) | {"mlflow.note.content": summary(self.folder, record)}
         batch.tags |= {f"mdp.weights.{stage}": tag_value(weights) for stage, weights in outcome["weights"].items()}
         if outcome["error"]:
             batch.tags["mdp.error"] = tag_value(outcome["error"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +45,7 @@ def facts(run: Mapping[str, Any], record: Mapping[str, Any], folder: Path) -> di
         folder: Its folder.
     """
     provenance = run.get("provenance", {})
-    git = provenance.get("git") or {}
+    git = provenance.get("git") or provenance.get("mdp_git") or {}
     versions = {"python": provenance.get("python"), **(provenance.get("libraries") or {})}
     sweep, _, member = str(record.get("sweep") or "").partition("/")
     tags = {
@@ -61,32 +60,34 @@ def facts(run: Mapping[str, Any], record: Mapping[str, Any], folder: Path) -> di
         "mdp.git_dirty": git.get("dirty"),
         "mlflow.source.git.commit": git.get("commit"),
         **{f"mdp.images.{role}": value for role, value in run.get("fingerprints", {}).items()},
+        **{f"mdp.plugin.{stage}": plugin for stage, plugin in plugins(run).items()},
+        "mdp.gpus": ", ".join(str(gpu) for gpu in (provenance.get("device") or {}).get("gpus", ())),
         "mdp.versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return {name: tag_value(value) for name, value in tags.items() if value not in (None, "")}
 
 
-def final_facts(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the tags that are known when a run is over: its stages' plugins, devices, steps that were in the store, labels used."""
-    tags = {f"mdp.plugin.{stage}": plugin for stage, plugin in plugins(folder, record).items()}
+def final_facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the tags that are known when a run is over: devices, steps that were in the store, labels used."""
     devices = sorted({s["notes"]["device"] for s in record.get("steps", ()) if "device" in s.get("notes", {})})
-    tags["mdp.device"] = ", ".join(devices)
+    tags = {"mdp.device": ", ".join(devices)}
     tags["mdp.from_store"] = ", ".join(s["id"] for s in record.get("steps", ()) if s["status"] == "hit")
     tags |= {f"mdp.labels_used.{stage}": what for stage, what in record.get("labels_used", {}).items()}
     return {name: tag_value(value) for name, value in tags.items() if value}
 
 
-def plugins(folder: Path, record: Mapping[str, Any]) -> dict[str, str]:
-    """Returns stage → its plugin: name, package and version (or hash of a one-file plugin), and version of its results."""
-    found: dict[str, str] = {}
-    for step in record.get("steps", ()):
-        if step["kind"] == "evaluate" or step["stage"] in found:
-            continue
-        plugin = payload(folder, step).get("plugin")
-        if plugin is not None:
-            known = record.get("environment", {}).get("libraries", {})
-            package = f"{plugin['code']} {known.get(plugin['code']) or _version(plugin['code'])}".strip()
-            found[step["stage"]] = f"{plugin['name']} from {package}, results version {plugin['version']}"
+def plugins(run: Mapping[str, Any]) -> dict[str, str]:
+    """Returns stage → its plugin: name, package and version (or file and its hash), and the version of its results."""
+    rows = {(row["kind"], row["name"]): row for row in run.get("provenance", {}).get("plugins", ())}
+    resolved = run["resolved"]
+    used = {stage: (section["kind"], section["use"]) for stage, section in resolved.get("pipeline", {}).items()}
+    used["data"] = ("dataset", resolved.get("data", {}).get("use", ""))
+    found = {}
+    for stage, slot in used.items():
+        if slot in rows:
+            row = rows[slot]
+            version = f"sha256:{row['sha256']}" if row["sha256"] else row["version"]
+            found[stage] = f"{row['name']} from {row['distribution']} {version}, results version {row['cache_version']}"
     return found
 
 
@@ -109,10 +110,3 @@ def summary(folder: Path, record: Mapping[str, Any]) -> str:
         parts.append(f"```\n{record['error']}\n```")
     parts.append(f"`{folder}`")
     return tag_value("\n\n".join(parts))
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

@@ -18,7 +18,10 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 TESTS = Path(__file__).parents[1]
-ARGUMENTS = ["run", str(TESTS / "toy.yaml"), "--plugin", str(TESTS / "toy_method.py")]
+PATIENT = "observers=[{use: mlflow, wait: 120}]"
+"""On a machine with other things to do, ten seconds may not be enough."""
+RUN = ["run", str(TESTS / "toy.yaml"), "--plugin", str(TESTS / "toy_method.py")]
+ARGUMENTS = [*RUN, "--set", PATIENT]
 PARENT = "mlflow.parentRunId"
 
 

@@ -17,7 +17,7 @@ from mdp_core.api import DataError
 from mdp_mlflow.models import find_trained, lay_out, requirements
 from mdp_mlflow.state import State, read_record
 
-from .conftest import TESTS
+from .conftest import PATIENT, TESTS
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -57,7 +57,7 @@ def test_a_fresh_process_predicts_what_the_run_predicted(mdp: Call, home: Path, 
     (tmp_path / "r.yaml").write_text(RECIPE.format(root=tmp_path / "photos"))
     plugin = tmp_path / "my_plugin.py"
     plugin.write_text((TESTS / "toy_method.py").read_text())
-    done = mdp("run", "r.yaml", "--plugin", str(plugin))
+    done = mdp("run", "r.yaml", "--plugin", str(plugin), "--set", PATIENT)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     folder = next((home / "runs").iterdir())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from mdp_mlflow.state import State
 
-from .conftest import ARGUMENTS, PARENT, TESTS, runs_of, wait_until
+from .conftest import ARGUMENTS, PARENT, PATIENT, RUN, TESTS, runs_of, wait_until
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -58,7 +60,8 @@ def test_a_run_is_a_parent_with_a_child_a_step(mdp: Call, tmp_path: Path) -> Non
     assert params["seed"] == tags["mdp.seed"] == "7"
     assert tags["mdp.images.train"] == record["images"]["train"]["fingerprint"]
     assert tags["mdp.weights.detector"] == "none: it remembers colours"
-    assert tags["mdp.plugin.segmenter"].startswith("table from file-sha256:")
+    assert tags["mdp.plugin.segmenter"].startswith("table from toy_method.py sha256:")
+    assert re.fullmatch(r"shapes from mdp-platform [^ ]+, results version \d+", tags["mdp.plugin.data"])
     assert f"mdp-platform {record['environment']['libraries']['mdp-platform']}" in tags["mdp.versions"]
     given = {d.tags[0].value: (d.dataset.name, d.dataset.digest) for d in parent.inputs.dataset_inputs}
     assert given["eval"] == ("shapes val", record["images"]["eval"]["fingerprint"])
@@ -102,7 +105,7 @@ def test_a_pretraining_leaves_curves_picture_and_the_place_of_its_weights(mdp: C
         "name: own\ndata: {use: shapes, size: 48, train_images: 4, val_images: 2}\n"
         "pipeline: {pretrainer: {use: mean, iters: 6}, prior: {use: bright, weights: stage:pretrainer}}\n"
     )
-    done = mdp("pretrain", "own.yaml", "--plugin", str(TESTS / "toy_method.py"))
+    done = mdp("pretrain", "own.yaml", "--plugin", str(TESTS / "toy_method.py"), "--set", PATIENT)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     client = store(home)
@@ -152,16 +155,17 @@ def test_without_tracking_there_is_no_trace(mdp: Call, tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_down_costs_a_warning_and_no_secret(mdp: Call, tmp_path: Path) -> None:
-    done = mdp(*ARGUMENTS, "--until", "prior", env={"MLFLOW_TRACKING_URI": "http://ann:geheim@127.0.0.1:9"})
+    secret = secrets.token_hex(8)
+    done = mdp(*RUN, "--until", "prior", env={"MLFLOW_TRACKING_URI": f"http://ann:{secret}@127.0.0.1:9"})
     assert done.returncode == 0, done.stderr
     folder, record = only_run(tmp_path / ".mdp")
     assert record["status"] == "finished"
     assert done.stderr.count("warning:") == 1
     assert "http://***@127.0.0.1:9 does not have all of this run: ConnectionRefusedError" in done.stderr
     assert f"mdp track sync {record['id']}" in done.stderr
-    written = [f for f in (tmp_path / ".mdp").rglob("*") if f.is_file() and b"geheim" in f.read_bytes()]
+    written = [f for f in (tmp_path / ".mdp").rglob("*") if f.is_file() and secret.encode() in f.read_bytes()]
     assert written == []
-    assert "geheim" not in done.stderr + done.stdout
+    assert secret not in done.stderr + done.stdout
     listed = json.loads(mdp("track", "ls", "--json").stdout)
     assert [(r["run"], r["state"], r["place"]) for r in listed] == [(folder.name, "incomplete", "http://***@127.0.0.1:9")]
     again = mdp("track", "sync")
@@ -171,6 +175,6 @@ def test_a_server_that_is_down_costs_a_warning_and_no_secret(mdp: Call, tmp_path
 
 
 def test_a_recipe_takes_no_password(mdp: Call) -> None:
-    done = mdp(*ARGUMENTS, "--set", "observers=[{use: mlflow, tracking_uri: 'http://ann:pw@host'}]")
+    done = mdp(*RUN, "--set", "observers=[{use: mlflow, tracking_uri: 'http://ann:pw@host'}]")
     assert done.returncode == 2
     assert "MLFLOW_TRACKING_PASSWORD" in done.stderr

@@ -90,7 +90,8 @@ def read_instances(path: Path) -> list[Instances]:
         StoreError: The file is damaged.
     """
     try:
-        rows = pq.read_table(path).to_pylist()
+        with pq.ParquetFile(path) as file:  # read_table would import pyarrow.dataset and pandas
+            rows = file.read().to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path}: cannot be read as instances ({error})") from error
     return [

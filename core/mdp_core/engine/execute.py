@@ -61,8 +61,20 @@ def rank() -> int:
 
 
 def resolve_device(wanted: str) -> str:
-    """Returns ``cpu`` or a CUDA device for ``auto``; does not import torch on a machine without an NVIDIA device."""
+    """Returns ``cpu`` or a CUDA device for ``auto``; does not import torch on a machine without an NVIDIA device.
+
+    Raises:
+        StageError: A GPU is wanted that is not here.
+    """
+    if wanted == "cpu":
+        return wanted
     if wanted != "auto":
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(wanted.partition(":")[2] or 0) >= count:
+            here = f"there are {count} GPUs" if count else "there is no GPU that torch can use"
+            raise StageError(f"device: {wanted} is wanted, but {here}", hint="set device: auto or cpu; see `mdp doctor`")
         return wanted
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return "cpu"

@@ -6,7 +6,6 @@ Reads the store and nothing else; imports no method and no training library.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 
 from mdp_core.engine.cache import Cache, Stored, is_locked
 from mdp_core.engine.coordinate import CURVE
-from mdp_core.engine.jobs import PART_SUFFIX, SHARD_SIZE, shards
+from mdp_core.engine.jobs import PART_SUFFIX, shard_size, shards
 from mdp_core.engine.plan import Plan, Role, Step
 from mdp_core.engine.scan import ImageSet
 from mdp_core.engine.store import Entry, contents_sha256
@@ -290,8 +289,8 @@ class _Forecaster:
         """Tells of a result of which something is there."""
         entry, done, total = stored.entry, 0, 0
         if (step.kind, step.step) in PART_SUFFIX:
-            total = len(shards(self.counts[step.role], _shard_size()))
-            if entry.shard_size() == _shard_size():
+            total = len(shards(self.counts[step.role], shard_size()))
+            if entry.shard_size() == shard_size():
                 done = len(set(stored.stamps()) - set(damaged))
         elif status == "unfinished":
             done, total = _curve(entry) or (0, 0)
@@ -368,10 +367,6 @@ def _overlaid(below: Any, above: Any) -> Any:
     if isinstance(above, Mapping) and isinstance(below, Mapping):
         return {**below, **{name: _overlaid(below.get(name), value) for name, value in above.items()}}
     return below if isinstance(above, str) and above.startswith(_STANDS_FOR) else above
-
-
-def _shard_size() -> int:
-    return int(os.environ.get("MDP_SHARD_SIZE", SHARD_SIZE))
 
 
 def _seconds(basis: Basis | None, left: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -10,9 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from mdp_core.data.images import ImageRecord
+from mdp_core.errors import RunError
 
 SHARD_SIZE = 256
 """Images a shard: what is lost at most when a map step is killed. ``MDP_SHARD_SIZE`` overrides it."""
+
+
+def shard_size() -> int:
+    """Returns the images a shard.
+
+    Raises:
+        RunError: ``MDP_SHARD_SIZE`` is no positive integer.
+    """
+    text = os.environ.get("MDP_SHARD_SIZE", str(SHARD_SIZE))
+    if not text.isdecimal() or int(text) < 1:
+        raise RunError(f"MDP_SHARD_SIZE is {text!r}: expected an integer ≥ 1", hint=f"unset it for {SHARD_SIZE}")
+    return int(text)
+
 
 PART_SUFFIX: Mapping[tuple[str, str], str] = {
     ("prior", "mine"): ".parquet",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mdp_core.engine.coordinate import Coordinator
-from mdp_core.engine.jobs import SHARD_SIZE, Job, write_records
+from mdp_core.engine.jobs import Job, shard_size, write_records
 from mdp_core.engine.journal import Journal
 from mdp_core.engine.outputs import Outputs
 from mdp_core.engine.plan import Plan, Role, Step, make_plan
@@ -106,6 +106,7 @@ def open_session(loaded: LoadedRecipe, host: PluginHost, options: RunOptions) ->
         MdpError: The images or the stages cannot be used.
     """
     recipe = loaded.recipe
+    shard_size()  # a mistake in it is found before any work
     store = Store(options.store or options.home)
     config = recipe.data.config
     if not isinstance(config, DatasetConfig):
@@ -340,7 +341,7 @@ class _Run:
             seed=step.seed,
             device=recipe.device,
             plugin_files=tuple(str(f) for f in session.host.files),
-            shard_size=int(os.environ.get("MDP_SHARD_SIZE", SHARD_SIZE)),
+            shard_size=shard_size(),
             facts=facts if step.kind == "evaluate" else {},
             weights=weights,
         )

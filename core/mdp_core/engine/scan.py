@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from mdp_core.data.images import ImageRecord, read_image
 from mdp_core.data.storage import write_text
 from mdp_core.engine.keys import FORMAT, digest
 from mdp_core.engine.store import disk_errors, read_json
-from mdp_core.errors import DataError
+from mdp_core.errors import DataError, MdpError, PluginError
 from mdp_core.settings import file_sha256
 from mdp_core.stages.dataset import Dataset, DatasetConfig, Source
 
@@ -106,7 +107,7 @@ class Scanner:
         Raises:
             DataError: No images at all, two of one id, or a bad image where the recipe says ``on_bad_image: error``.
         """
-        sources = list(dataset.sources(split))
+        sources = _listed(dataset, split)
         _check_ids(sources)
         facts = self._facts([s.path for s in sources if s.path is not None])
         truths = self._facts([t for s in sources for t in s.truth], as_image=False)
@@ -247,6 +248,27 @@ def _look_at_image(name: str, stamp: Stamp) -> _Facts:
         return _Facts(stamp, file_sha256(Path(name)), pixels.shape[0], pixels.shape[1])
     except (DataError, OSError) as error:
         return _Facts(stamp, problem=str(error))
+
+
+def _listed(dataset: Dataset[DatasetConfig], split: str) -> list[Source]:
+    """Lists a split; what a plugin raises that is not for people becomes an error that names its place."""
+    try:
+        sources = list(dataset.sources(split))
+    except MdpError:
+        raise
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise PluginError(
+            f"{type(dataset).__name__}.sources({split!r}) crashed: {type(error).__name__}: {error}",
+            hint=f"at {at.filename}:{at.lineno}, in {at.name}",
+        ) from error
+    for source in sources:
+        if not (isinstance(source, Source) and isinstance(source.id, str)):
+            raise PluginError(
+                f"{type(dataset).__name__}.sources({split!r}) yielded {source!r}",
+                hint="it yields Source, each with a text as id",
+            )
+    return sources
 
 
 def _check_ids(sources: Sequence[Source]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.optimize import linear_sum_assignment
-
 from mdp_core.evaluation.confusion import Confusion
 
 
@@ -34,6 +32,8 @@ def match(confusion: Confusion) -> Matching:
     Returns:
         The best matching; among equals, always the same one.
     """
+    from scipy.optimize import linear_sum_assignment  # a third of a second, which only a new evaluation needs
+
     labels, classes = linear_sum_assignment(confusion.counts, maximize=True)
     cluster_of_class: list[int | None] = [None] * confusion.classes
     pixels = 0

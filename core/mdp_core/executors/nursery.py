@@ -23,7 +23,7 @@ from typing import Any
 from mdp_core.executors.worker import die_with_parent, serve
 from mdp_core.plugins.loader import load_plugins
 
-PRELOAD = ("mdp_core.engine.execute", "mdp_core.engine.evaluate", "pyarrow.dataset")
+PRELOAD = ("mdp_core.engine.execute", "mdp_core.engine.evaluate", "scipy.optimize")
 """What workers need whatever they do; imported by name, as the engine stands above the executors."""
 _LONGEST = 1 << 20
 

@@ -91,5 +91,9 @@ RUNS: list[Case] = [
     _runs("comparing by a sweep that there is not", "mdp compare --sweep mine", _recorded()),
     _runs("a report of a run that there is not", "mdp report mien", _recorded()),
     _runs("a report where there are no runs", "mdp report"),
+    _runs("a run shown that there is not", "mdp runs show mien", _recorded()),
+    _runs("a run removed that there is not", "mdp runs rm mien", _recorded()),
+    _runs("a result explained that there is not", "mdp cache explain 12ab34cd", _recorded()),
+    _runs("an age for `mdp cache gc` that is none", "mdp cache gc --older-than soon", _recorded(), 2),
     _runs("tracking a run that there is not", "mdp track sync mien", _recorded()),
 ]

@@ -72,12 +72,33 @@ REGISTRY: list[Case] = [
 ]
 
 
-def _damaged_part(folder: Path) -> None:
-    part = next((folder / ".mdp" / "store" / "prior-mine").glob("*/parts/*.parquet"))
-    part.write_bytes(part.read_bytes()[:-9])
+_DOUBLE = (
+    f"{_HEAD}\nclass Settings(DatasetConfig):\n    train: str = 'all'\n    eval: str | None = None\n\n"
+    "class Double(Dataset[Settings]):\n    Config = Settings\n    def sources(self, split):\n"
+    "        for name in NAMES:\n            yield Source(name, size=(32, 32), content='x')\n"
+    + _REGISTER.format('"dataset", "double", factory=":Double"')
+)
+
+
+def _dataset(mistake: str, names: str) -> Case:
+    recipe = "name: mine\ndata: {use: double}\npipeline: {prior: {use: dino-affinity, weights: 'builtin:tiny'}}\n"
+    files = {"mine.yaml": recipe, "mine.py": _DOUBLE.replace("NAMES", names)}
+    return Case(mistake, "mdp run mine.yaml --plugin mine.py --no-track", files, code=1)
+
+
+DATASETS: list[Case] = [
+    _dataset("two images of one id", "['a', 'b', 'a']"),
+    _dataset("an id that leads out of the folder", "['../a']"),
+    _dataset("an id that is empty", "['']"),
+    _dataset("a dataset without images", "[]"),
+    _dataset("an id that is no text", "[3]"),
+    _dataset("a dataset that crashes", "1 / 0"),
+]
 
 
 RESULTS: list[Case] = [
+    toy("`MDP_SHARD_SIZE` that is no number", GOOD, env={"MDP_SHARD_SIZE": "many"}, code=1),
+    toy("`MDP_SHARD_SIZE` of nought", GOOD, env={"MDP_SHARD_SIZE": "0"}, code=1),
     toy("`--home` below a file", GOOD, "--home notes/home", code=1, prepare=lambda folder: (folder / "notes").write_text("x")),
     toy(
         "`MDP_HOME` is a file",

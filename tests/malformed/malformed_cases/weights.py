@@ -54,6 +54,22 @@ REFERENCES: list[Case] = [
     Case("weights to fetch without a network", "mdp weights fetch timm:vit_small_patch16_224.dino", code=1, slow=True),
 ]
 
+
+def _network(mistake: str, settings: str, device: str = "cpu") -> Case:
+    recipe = f"name: mine\ndevice: {device}\n{DATA}pipeline: {{prior: {{use: dino-affinity, short_side: 64, {settings}}}}}\n"
+    return Case(
+        mistake, "mdp run mine.yaml --no-track --inline", {"mine.yaml": recipe, "tiny.safetensors": _TINY}, code=1, slow=True
+    )
+
+
+NETWORKS: list[Case] = [
+    _network("`device: cuda` on a machine without a GPU", "weights: 'builtin:tiny'", "cuda"),
+    _network("an architecture that there is not", "weights: 'file:tiny.safetensors', arch: vit_smal_patch16_224"),
+    _network("weights of another architecture", "weights: 'file:tiny.safetensors', arch: vit_small_patch16_224"),
+    _network("an architecture that the prior cannot read", "weights: 'file:tiny.safetensors', arch: resnet50"),
+    _network("a block that the network does not have", "weights: 'builtin:tiny', block: 99"),
+]
+
 FILES: list[Case] = [
     _file("a file of no bytes", "dino.pth", b""),
     _file("a web page", "dino.pth", b"<!DOCTYPE html><html><title>404</title></html>"),
