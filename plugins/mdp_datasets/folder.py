@@ -29,7 +29,7 @@ class Folder(Dataset[FolderConfig]):
         root = existing_folder(self.config.root)
         if split != "all":
             raise unknown_split(split, ["all"], str(root))
-        found = {path.relative_to(root).as_posix(): path for path in _images(root, (root.resolve(),))}
+        found = dict(_images(root, "", (root.resolve(),)))
         if not found:
             raise DataError(
                 f"{root}: no images in this folder or below it",
@@ -39,23 +39,24 @@ class Folder(Dataset[FolderConfig]):
             yield Source(id=name, path=found[name])
 
 
-def _images(folder: Path, parents: tuple[Path, ...]) -> Iterator[Path]:
-    """Yields the images below ``folder``; ``parents`` are the real folders on the way to it, itself last."""
+def _images(folder: Path, prefix: str, parents: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
+    """Yields (path below the root, file) of the images in ``folder``; ``parents`` are the real folders on the way, itself last."""
     try:
-        paths = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
-        entries = [(path, path.is_dir()) for path in paths]
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be listed ({error.strerror})", hint="make the folder readable, or move it out of data.root"
         ) from error
-    for path, is_folder in entries:
-        if is_folder:
+    for entry in entries:
+        path = Path(entry.path)
+        link = entry.is_symlink()
+        if path.is_dir() if link else entry.is_dir():  # only links need a look at the disk
             real = path.resolve()
             if not any(parent.is_relative_to(real) for parent in parents):
-                yield from _images(path, (*parents, real))
-        elif path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or path.is_symlink()):
+                yield from _images(path, f"{prefix}{entry.name}/", (*parents, real))
+        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and (link or entry.is_file()):
             _check_name(path)
-            yield path
+            yield prefix + entry.name, path
 
 
 def _check_name(path: Path) -> None:

@@ -10,11 +10,11 @@ import getpass
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mdp_mlflow.artifacts import gather
+from mdp_mlflow.batch import Batch
 from mdp_mlflow.names import LONGEST_NAME, flatten, plain_name, redact, tag_value
 from mdp_mlflow.settings import MlflowConfig
 from mdp_mlflow.state import State, events, journal_size, read_record
@@ -22,19 +22,9 @@ from mdp_mlflow.store import OpenStore, check_reachable, open_store, process_tag
 from mdp_mlflow.tags import datasets, facts, final_facts, run_name, summary
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "done": "FINISHED"}
-_MOST = {"params": 100, "tags": 100, "all": 1000}
 _AT_ONCE = 5000
 """Metrics that are collected before they are sent and the position is noted."""
 _PARENT = "mlflow.parentRunId"
-
-
-@dataclass
-class _Batch:
-    """What is to be sent to one run."""
-
-    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 class Sender:
@@ -49,7 +39,7 @@ class Sender:
     def __init__(self, folder: Path, state: State, store: OpenStore) -> None:
         self.folder, self.state, self.store = folder, state, store
         self._client = store.client
-        self._batches: dict[str, _Batch] = {}
+        self._batches: dict[str, Batch] = {}
 
     @classmethod
     def open(cls, folder: Path, state: State, *, look: bool) -> Sender:
@@ -218,8 +208,8 @@ class Sender:
             self._client.log_artifacts(self.state.run_id, temporary)
         self.state.files = count
 
-    def _batch(self, run: str) -> _Batch:
-        return self._batches.setdefault(run, _Batch())
+    def _batch(self, run: str) -> Batch:
+        return self._batches.setdefault(run, Batch())
 
     def _commit(self, position: int) -> None:
         self._flush()
@@ -227,18 +217,8 @@ class Sender:
         self.state.save(self.folder)
 
     def _flush(self) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
         for run, batch in self._batches.items():
-            metrics = [Metric(*values) for values in batch.metrics]
-            params, tags = [Param(*item) for item in batch.params.items()], [RunTag(*item) for item in batch.tags.items()]
-            while metrics or params or tags:
-                now_params, params = params[: _MOST["params"]], params[_MOST["params"] :]
-                now_tags, tags = tags[: _MOST["tags"]], tags[_MOST["tags"] :]
-                room = _MOST["all"] - len(now_params) - len(now_tags)
-                now_metrics, metrics = metrics[:room], metrics[room:]
-                self._client.log_batch(run, now_metrics, now_params, now_tags)
-                self.state.metrics += len(now_metrics)
+            self.state.metrics += batch.send(self._client, run)
         self._batches = {}
 
 

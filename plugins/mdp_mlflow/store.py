@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _SECONDS_TO_CONNECT = 5.0
 _PAGE = 1000
-_EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}
-"""Tags of a new experiment: MLflow shows pages for trained models, not those for chat programs."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def open_store(config: MlflowConfig, home: Path, uri: str | None = None) -> Open
             own = uri == f"sqlite:///{home / 'mlflow.db'}"
             location = (home / "mlflow-artifacts").as_uri() if own else None
             try:
-                return OpenStore(client, uri, client.create_experiment(config.experiment, location, _EXPERIMENT))
+                return OpenStore(client, uri, client.create_experiment(config.experiment, location))
             except MlflowException:  # another machine was faster
                 found = client.get_experiment_by_name(config.experiment)
                 if found is None:

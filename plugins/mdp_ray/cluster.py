@@ -55,7 +55,9 @@ def import_ray() -> Any:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import ray
+    from ray._private import ray_constants
 
+    ray_constants.ENABLE_RAY_CLUSTER = False  # as the variable above says, where somebody has imported Ray before
     return ray
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,9 +61,26 @@ def for_people(on_interrupt: Callable[[], str] | None = None) -> Iterator[None]:
         except KeyboardInterrupt:
             typer.echo("\n" + (on_interrupt() if on_interrupt else "interrupted"), err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            if os.environ.get("MDP_DEBUG") == "1":
+                raise
+            _show(_unexpected(error))
+            raise typer.Exit(1) from None
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _unexpected(error: Exception) -> MdpError:
+    """Keeps the traceback of an error that nobody foresaw in a file, and says where."""
+    with tempfile.NamedTemporaryFile("w", prefix="mdp-traceback-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    return MdpError(
+        f"unexpected {type(error).__name__}: {error}",
+        hint=f"this is a mistake in mdp or in a plugin, not yours; its traceback: {file.name} (MDP_DEBUG=1 prints it)",
+    )
 
 
 def _show(error: MdpError) -> None:

@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,8 +24,8 @@ from mdp_core.stages.base import Listener
 from mdp_core.stages.executor import Executor, Task
 
 CURVE = "curve.jsonl"
-"""What a training told of its metrics, beside its result: one line of JSON each. After a resume lines may repeat a ``done``:
-the last one counts."""
+"""What a training told of its metrics, beside its result: one line of JSON each, with ``done``, ``total``, ``metrics`` and the
+seconds spent so far. After a resume lines may repeat a ``done``: the last one counts."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class Coordinator:
     def _complete(self, job: Job, entry: Entry, images: int, log: Path, listener: Listener, distributed: bool) -> None:
         text, plugin, started = job.to_json(), f"{job.kind}:{job.plugin}", time.monotonic()
         if job.suffix is None:
+            if not entry.work.is_dir():
+                remove(entry.folder / CURVE)  # of a training that was damaged since, and is done from its beginning
             tasks = [Task(job.id, job.stage, text, None, images, plugin, job.device, distributed)]
             names = ["result"]
             kept = 0
@@ -83,9 +85,18 @@ class Coordinator:
         with _Told(job, entry, images, kept, listener) as told:
             if tasks:
                 self.executor.run(tasks, log, told)
-        seconds = time.monotonic() - started
+        seconds = told.before + time.monotonic() - started
         entry.finish(names, Manifest({}, told.notes, told.warnings, seconds, told.clusters or job.clusters, images - kept))
         remove(entry.work)
+
+
+def _spent(curve: Path) -> float:
+    """Returns the seconds that interrupted runs have spent on a training, by the last whole line of its metrics."""
+    lines = curve.read_text(encoding="utf-8", errors="replace").splitlines() if curve.is_file() else []
+    for line in reversed(lines[-2:]):  # the last one may be cut off
+        with suppress(ValueError, TypeError, KeyError):
+            return float(json.loads(line)["seconds"])
+    return 0.0
 
 
 def _shard_id(job: Job, shard: int, of: int) -> str:
@@ -128,11 +139,14 @@ class _Told:
     notes: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     clusters: int = 0
+    before: float = 0.0
+    _started: float = field(default_factory=time.monotonic)
     _done: dict[int, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _curve: IO[str] | None = None
 
     def __enter__(self) -> _Told:
+        self.before = _spent(self.entry.folder / CURVE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,8 +164,13 @@ class _Told:
 
     def _note_metrics(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         if self._curve is None:
-            self._curve = (self.entry.folder / CURVE).open("a", encoding="utf-8")
-        self._curve.write(json.dumps({"done": done, "total": total, "metrics": dict(metrics)}) + "\n")
+            file = self.entry.folder / CURVE
+            torn = file.is_file() and not file.read_bytes().endswith(b"\n")
+            self._curve = file.open("a", encoding="utf-8")
+            self._curve.write("\n" if torn else "")
+        seconds = round(self.before + time.monotonic() - self._started, 2)
+        line = {"done": done, "total": total, "metrics": dict(metrics), "seconds": seconds}
+        self._curve.write(json.dumps(line) + "\n")
 
     def note(self, task: Task, name: str, value: str) -> None:
         for file, ref in self.job.weights.items():

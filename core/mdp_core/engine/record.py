@@ -63,6 +63,7 @@ class RunRecord:
         recipe: The recipe as it was named; resolved: every setting, in the shape of a recipe.
         steps: One entry a step, in the order of the plan.
         planned: Ids of all steps of the plan, done or not.
+        places: The same → where the result belongs in the store (``<kind>-<step>/<key>``); nothing there is garbage.
         results: Component table and the like, JSON-ready; metrics: the same as flat name → number.
         outputs: Stage → id of the step with its final output; final_role: the role of the images these are of.
         plugin_files: One-file plugins.
@@ -83,6 +84,7 @@ class RunRecord:
     seconds: float = 0.0
     steps: list[StepRecord] = field(default_factory=list)
     planned: Sequence[str] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -131,7 +133,10 @@ class RunRecord:
             steps = [StepRecord(**s) for s in content.get("steps", ())]
             return cls(folder=folder, steps=steps, **{k: v for k, v in content.items() if k in known})
         except (TypeError, AttributeError) as error:
-            raise RunError(f"{folder / 'run.json'}: not the record of a run of this version ({error})") from error
+            raise RunError(
+                f"{folder / 'run.json'}: not the record of a run of this version of mdp",
+                hint="make the run again, or use the version it was made with",
+            ) from error
 
 
 def all_runs(home: Path) -> Iterator[RunRecord]:

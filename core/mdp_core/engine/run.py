@@ -189,7 +189,7 @@ class _Run:
         self.record = RunRecord(
             folder, recipe.name, recipe.seed, session.loaded.source, list(options.overrides), session.loaded.resolved,
             {**environment(session.host, recipe, folder), "until": options.until, "pretrain": options.pretrain}, warnings=session.warnings(), labels_used=dict(self.plan.labels_used),
-            planned=[s.id for s in self.plan.steps], outputs=dict(self.plan.outputs), final_role=self.plan.final_role,
+            planned=[s.id for s in self.plan.steps], places={s.id: f"{s.kind}-{s.step}/{s.key}" for s in self.plan.steps}, outputs=dict(self.plan.outputs), final_role=self.plan.final_role,
             plugin_files=[str(f) for f in session.host.files], sweep=options.sweep, from_run=options.from_run,
         )  # fmt: skip
         for role, images in session.images.items():
@@ -224,7 +224,8 @@ class _Run:
         outcome = RunOutcome("failed", 0.0)
         coordinator = Coordinator(self.executor)
         try:
-            self.record.save()
+            with self.session.store.registering():
+                self.record.save()
             self.observers.call("mdp_run_started", run=self.info)
             for text in self.session.warnings():
                 warnings.warn(text, MdpWarning, stacklevel=1)

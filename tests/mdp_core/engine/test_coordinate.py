@@ -130,6 +130,20 @@ def test_the_metrics_of_a_training_stay_beside_its_result(tmp_path: Path) -> Non
     assert not entry.work.exists()
 
 
+def test_the_seconds_of_an_interrupted_training_count(tmp_path: Path) -> None:
+    entry = Entry(tmp_path / "clusterer-fit" / "k", {})
+    job = replace(JOB, kind="clusterer", step="fit")
+    entry.work.mkdir(parents=True)
+    whole = {"done": 1, "total": 2, "metrics": {"loss": 2.0}, "seconds": 100.0}
+    (entry.folder / CURVE).write_text(json.dumps(whole) + '\n{"done": 2, "tot')
+    Coordinator(Writes(entry)).complete(job, entry, 10, tmp_path / "log", Heard())
+    assert 100 < entry.manifest().seconds < 110  # type: ignore[union-attr]
+    entry.reopen()
+    Coordinator(Writes(entry)).complete(job, entry, 10, tmp_path / "log", Heard())
+    assert entry.manifest().seconds < 10, "what is trained from the beginning has taken no time yet"  # type: ignore[union-attr]
+    assert len((entry.folder / CURVE).read_text().splitlines()) == 3
+
+
 def test_who_waits_for_another_process_reuses_its_result(entry: Entry, tmp_path: Path) -> None:
     entry.folder.parent.mkdir(parents=True)
     heard, executor = Heard(), Writes(entry)

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdp_core.engine.keys import canonical, differences, digest
+from mdp_core.engine.keys import canonical, digest
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -34,10 +34,3 @@ def test_any_change_gives_another_key() -> None:
         {"settings": {"topk": "0.4", "side": 640}, "seed": 0},
     ]
     assert len({digest(v) for v in [base, *others]}) == 5
-
-
-def test_differences_name_the_field_and_both_values() -> None:
-    ours = {"settings": {"fit": {"lr": 0.02}, "arch": "r18"}, "seed": 1}
-    theirs = {"settings": {"fit": {"lr": 0.01}, "arch": "r18"}}
-    assert differences(ours, theirs) == ["seed: null → 1", "settings.fit.lr: 0.01 → 0.02"]
-    assert differences(ours, ours) == []
