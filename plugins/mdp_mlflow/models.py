@@ -49,16 +49,21 @@ class Trained:
     clusters: int
 
 
+def fit_of_segmenter(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns the step of a finished run that trained its final segmenter, or None where there is none."""
+    fits = [s for s in record.get("steps", ()) if (s["kind"], s["step"]) == ("segmenter", "fit")]
+    return fits[-1] if fits and record.get("status") == "finished" else None
+
+
 def find_trained(folder: Path, record: Mapping[str, Any]) -> Trained | None:
     """Returns the final segmenter of a finished run, or None where there is none.
 
     Raises:
         MdpError: Its plugin is not here any more, or is another than the one that trained it.
     """
-    fits = [s for s in record.get("steps", ()) if (s["kind"], s["step"]) == ("segmenter", "fit")]
-    if not fits or record.get("status") != "finished":
+    step = fit_of_segmenter(record)
+    if step is None:
         return None
-    step = fits[-1]
     entry = folder.parents[1] / "store" / "segmenter-fit" / step["key"]
     if not (entry / "manifest.json").is_file():
         return None

@@ -79,25 +79,34 @@ def finish(sender: Sender) -> None:
     Raises:
         OSError, MlflowException: The store does not answer.
     """
-    from mdp_mlflow.models import find_trained, known_model, log_model
-
-    state, folder = sender.state, sender.folder
+    state = sender.state
     if not state.journal_sent:
         return
     if MlflowConfig.model_validate(state.settings).log_model and not state.model:
-        record = read_record(folder)
-        try:
-            trained = find_trained(folder, record)
-        except MdpError as error:  # nothing that another try would mend
-            trained = None
-            sender.store.client.set_tag(state.run_id, "mdp.model_problem", describe(error))
-        if trained is not None:
-            known = known_model(sender.store, trained.key)
-            model = known or log_model(sender.store, state.run_id, trained, record)
-            state.model = f"models:/{model}"
-            sender.store.client.set_tag(state.run_id, "mdp.model_uri", state.model)
+        _store_model(sender)
     state.complete = True
-    state.save(folder)
+    state.save(sender.folder)
+
+
+def _store_model(sender: Sender) -> None:
+    from mdp_mlflow.models import find_trained, fit_of_segmenter, known_model, log_model
+
+    state, record = sender.state, read_record(sender.folder)
+    fit = fit_of_segmenter(record)
+    if fit is None:
+        return
+    model = known_model(sender.store, fit["key"])
+    if model is None:
+        try:
+            trained = find_trained(sender.folder, record)
+        except MdpError as error:  # nothing that another try would mend
+            sender.store.client.set_tag(state.run_id, "mdp.model_problem", describe(error))
+            return
+        if trained is None:
+            return
+        model = log_model(sender.store, state.run_id, trained, record)
+    state.model = f"models:/{model}"
+    sender.store.client.set_tag(state.run_id, "mdp.model_uri", state.model)
 
 
 def settings_of(folder: Path, state: State) -> dict[str, object]:

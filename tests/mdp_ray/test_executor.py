@@ -67,13 +67,13 @@ def test_a_lost_machine(executor, cluster, second, recorder, tmp_path: Path) -> 
 
 
 def test_a_killed_process(executor, recorder, tmp_path: Path) -> None:
-    heard, log = recorder(), tmp_path / "log"
-    executor(retries=1).run([work.task("square", tmp_path, n, kill=1, times=1) for n in range(2)], log, heard)
+    ray, heard, log = executor(retries=1), recorder(), tmp_path / "log"
+    ray.run([work.task("square", tmp_path, n, kill=1, times=1) for n in range(2)], log, heard)
     assert (tmp_path / "1.txt").read_text() == "1"
     assert len(tries(tmp_path, 1)) == 2
     assert "killed" in heard.warnings[0]
     with pytest.raises(StageError, match=r"square 1 \(prior:x\): its process died \(killed.*2 times") as caught:
-        executor(retries=1).run([work.task("square", tmp_path, 1, kill=1, times=9)], log, heard)
+        ray.run([work.task("square", tmp_path, 1, kill=1, times=9)], log, heard)
     assert str(log) in str(caught.value.hint)
     assert len(tries(tmp_path, 1)) == 4
 
