@@ -115,6 +115,8 @@ class PredictSettings(Settings):
 class MaskRCNNConfig(StageConfig):
     """Mask R-CNN (paper §3.2, A.1)."""
 
+    distributed_steps: ClassVar[tuple[str, ...]] = ("fit",)
+
     seeded_steps: ClassVar[tuple[str, ...]] = ("fit",)
 
     arch: Arch = "r50-c4"

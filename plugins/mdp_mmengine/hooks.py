@@ -13,6 +13,7 @@ from mmengine.model import is_model_wrapper
 from mdp_core.api import Listener, StageError
 from mdp_mmengine.checkpoints import Checkpoint, save
 from mdp_mmengine.draws import seed_everything, seed_of
+from mdp_mmengine.launch import average
 
 __all__ = ["CheckpointHook", "LogHook", "SeedHook"]
 
@@ -31,6 +32,8 @@ class SeedHook(Hook):
 class LogHook(Hook):
     """Writes one JSON line an iteration, reports to the listener, and stops a training whose loss is not finite.
 
+    Losses are means over all processes, so that the log tells of the whole batch, and all stop together.
+
     Args:
         path: The log, kept in the work folder so that it survives a crash; None: this process only checks the loss.
         listener: Hears ``progress(iteration, total, losses)``, iterations counted from 1.
@@ -48,7 +51,7 @@ class LogHook(Hook):
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Logs the losses of the iteration just done; its learning rate is the one it was done with."""
         iteration = runner.iter + 1
-        losses = {name: float(value.detach()) for name, value in (outputs or {}).items()}
+        losses = average({name: float(value.detach()) for name, value in (outputs or {}).items()})
         bad = [f"{name} = {value}" for name, value in losses.items() if "loss" in name and not math.isfinite(value)]
         if bad:
             self.close()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
-__all__ = ["Place", "join"]
+from mdp_core.api import StageError
+
+__all__ = ["Place", "agree", "average", "join"]
 
 
 @dataclass(frozen=True)
@@ -46,5 +50,36 @@ def join(device: str) -> Place:
     if world == 1:
         return Place(0, 1, place)
     if not dist.is_initialized():
+        if place.type == "cpu" and os.environ.get("LOCAL_WORLD_SIZE") == str(world) and sys.platform == "linux":
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all on this machine: no port is opened to others
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     return Place(dist.get_rank(), dist.get_world_size(), place)
+
+
+def agree(place: Place, iteration: int) -> None:
+    """Checks that all processes go on from the same iteration; with one process there is nothing to check.
+
+    Raises:
+        StageError: They do not: they see different files.
+    """
+    if place.world == 1:
+        return
+    own = torch.tensor([iteration], device=place.device)
+    found = [torch.zeros_like(own) for _ in range(place.world)]
+    dist.all_gather(found, own)
+    iterations = [int(one) for one in found]
+    if len(set(iterations)) > 1:
+        raise StageError(
+            f"the {place.world} processes of this training would go on from iterations {', '.join(map(str, iterations))}",
+            hint="they see different checkpoints: put MDP_HOME on a filesystem that all machines share",
+        )
+
+
+def average(values: Mapping[str, float]) -> dict[str, float]:
+    """Returns the mean of each value over all processes, which call this alike; the values themselves where there is one process."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return dict(values)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    total = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return dict(zip(values, (total / dist.get_world_size()).tolist(), strict=True))

@@ -40,7 +40,7 @@ from mdp_core.api import Context, StageError
 from mdp_mmengine.checkpoints import Checkpoint, newest
 from mdp_mmengine.draws import Batches, Draws, seed_everything, seed_of
 from mdp_mmengine.hooks import CheckpointHook, LogHook, SeedHook
-from mdp_mmengine.launch import Place, join
+from mdp_mmengine.launch import Place, agree, join
 from mdp_mmengine.models import Scope, build_model
 from mdp_mmengine.runner import DrawLoop, TrainRunner
 
@@ -136,6 +136,7 @@ def train(
         )
     checkpoint = newest(work / "checkpoints")
     start = checkpoint.iteration if checkpoint else 0
+    agree(place, start)
     seed_everything(seed_of(context.seed, "model"))
     model = build_model(config, scope, initialise=checkpoint is None)
     if checkpoint is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
@@ -126,6 +126,8 @@ class PredictSettings(Settings):
 
 class DeepLabV3Config(StageConfig):
     """DeepLab-v3 with a dilated ResNet, trained with hard pixel mining (paper §3.3, Eq. 4, A.3)."""
+
+    distributed_steps: ClassVar[tuple[str, ...]] = ("fit",)
 
     arch: Literal["r18", "r50"] = "r50"
     """Backbone: ResNet-50 (the paper's) or ResNet-18 (for small machines)."""

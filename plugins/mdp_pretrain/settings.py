@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -154,6 +154,8 @@ class TrainConfig(Settings):
 
 class DinoConfig(StageConfig):
     """Settings of ``dino``; the defaults are DINO's for ViT-S/16 (Caron et al. 2021), per iteration instead of epoch."""
+
+    distributed_steps: ClassVar[tuple[str, ...]] = ("fit",)
 
     arch: str = "vit_small_patch16_224"
     """The network, by timm's name: any vit_*, or mdp_vit_tiny (0.9 million parameters, patch 8) for a CPU."""

@@ -21,7 +21,7 @@ from mdp_backbones.preprocess import read_ahead
 from mdp_backbones.vit import VitReader
 from mdp_core.api import Context, StageError
 from mdp_mmengine.checkpoints import Checkpoint, newest, save
-from mdp_mmengine.launch import Place
+from mdp_mmengine.launch import Place, agree
 from mdp_pretrain.bank import ImageBank
 from mdp_pretrain.build import build_backbone, build_network
 from mdp_pretrain.dino import Distillation, Network, make_views, without_fused_attention
@@ -71,6 +71,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=self.precision is torch.float16)
         self.iteration = 0
         self._resume()
+        agree(place, self.iteration)
 
     def _check_sizes(self) -> None:
         views = self.config.views

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -115,6 +115,18 @@ def here() -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def wait(references: Sequence[Any], seconds: float, count: int = 1) -> list[Any]:
+    """Returns which of the references have come to an end; waits for ``count`` of them, but not longer than that.
+
+    Raises:
+        KeyboardInterrupt: The person ended the run, also where Ray's core mangles it.
+    """
+    try:
+        return import_ray().wait(list(references), num_returns=count, timeout=seconds)[0]
+    except SystemError as error:
+        raise error.__cause__ or KeyboardInterrupt from None
 
 
 def _check_answers(target: str) -> None:

@@ -53,9 +53,10 @@ class RayExecutor(Executor[RayConfig]):
         if self._mailbox is None:
             return
         ray = import_ray()
-        self._dismiss()
-        ray.kill(self._mailbox)
-        self._mailbox = None
+        if ray.is_initialized():
+            self._dismiss()
+            ray.kill(self._mailbox)
+        self._mailbox = self._pool = None
         if self._ours:
             ray.shutdown()
 
@@ -104,7 +105,8 @@ class RayExecutor(Executor[RayConfig]):
     def _gpus(self, task: Task, there: Sequence[Node]) -> float:
         if task.device.startswith("cuda:"):
             raise StageError(
-                f"{task.id}: device {task.device} is a GPU of one machine, but Ray gives the GPUs out", hint="write device: cuda"
+                f"{task.id}: device {task.device} is a GPU of one machine, but Ray gives the GPUs out",
+                hint="write device: cuda",
             )
         if self.config.gpus_per_task is not None:
             return self.config.gpus_per_task

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdp_core.api import MdpError, Task, TaskListener
-from mdp_ray.cluster import import_ray, nodes
+from mdp_ray.cluster import import_ray, nodes, wait
 from mdp_ray.events import Failure
 from mdp_ray.worker import Worker, environment, version
 
@@ -34,7 +34,9 @@ class Shape:
     gpus: float
 
     def __str__(self) -> str:
-        return f"{self.cpus} CPU{'s' * (self.cpus != 1)}" + (f" and {self.gpus:g} GPU{'s' * (self.gpus > 1)}" if self.gpus else "")
+        return f"{self.cpus} CPU{'s' * (self.cpus != 1)}" + (
+            f" and {self.gpus:g} GPU{'s' * (self.gpus > 1)}" if self.gpus else ""
+        )
 
 
 class Post:
@@ -82,7 +84,6 @@ class Pool:
         Raises:
             StageError: One failed, or was lost too often; workers run on until ``close``.
         """
-        ray = import_ray()
         waiting, lost, failed_starts = deque(tasks), Counter[str](), 0
         begun = time.monotonic()
         while waiting or self._busy:
@@ -90,7 +91,7 @@ class Pool:
             while self._idle and waiting:
                 worker, task = self._idle.pop(), waiting.popleft()
                 self._busy[worker.do.remote(task, str(post.log), post.mailbox)] = worker, task
-            over, _ = ray.wait([*self._busy, *self._starting], num_returns=1, timeout=_POLL)
+            over = wait([*self._busy, *self._starting], _POLL)
             post.deliver()
             for reference in over:
                 if reference in self._starting:
@@ -116,7 +117,7 @@ class Pool:
             ray.kill(worker)
         self._starting, self._idle, self._busy = {}, [], {}
         if busy:
-            ray.wait(busy, num_returns=len(busy), timeout=_FAREWELL)
+            wait(busy, _FAREWELL, len(busy))
 
     def _hire(self, work: int) -> None:
         """Asks for workers until there are as many as there is work and room for."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mdp_core.api import Silence, Task
-from mdp_ray.cluster import here, import_ray, on_loopback
+from mdp_ray.cluster import here, import_ray, on_loopback, wait
 from mdp_ray.events import Failure, Messenger
 from mdp_ray.pool import Post, Shape
 from mdp_ray.worker import environment, print_to
@@ -62,7 +62,7 @@ class Training:
         conduct = ray.remote(_conduct).options(num_cpus=0, max_retries=0, scheduling_strategy=here())
         reference = conduct.remote(self, task, str(post.log), storage, variables, post.mailbox)
         try:
-            while not ray.wait([reference], timeout=_POLL)[0]:
+            while not wait([reference], _POLL):
                 post.deliver()
             post.deliver()
             ray.get(reference)
@@ -77,16 +77,14 @@ class Training:
         """Ends what runs: kindly, so that Ray Train leaves nothing in the cluster, then not."""
         ray = import_ray()
         for force in (False, True):
-            if ray.wait([reference], timeout=0)[0]:
+            if wait([reference], 0):
                 return
             with suppress(ray.exceptions.RayError):
                 ray.cancel(reference, force=force, recursive=force)
-                ray.wait([reference], timeout=_FAREWELL)
+                wait([reference], _FAREWELL)
 
 
-def _conduct(
-    training: Training, task: Task, log: str, storage: str, variables: Mapping[str, str], mailbox: Any
-) -> None:
+def _conduct(training: Training, task: Task, log: str, storage: str, variables: Mapping[str, str], mailbox: Any) -> None:
     """Runs Ray Train, in a process of the cluster; its messages go to the log."""
     os.environ.update(_SETTINGS)
     print_to(Path(log))

@@ -122,7 +122,7 @@ def test_kill_9_in_the_middle_of_a_training(mdp: Call, tmp_path: Path, undisturb
     kept = ["prior-mine", "clusterer-embed", "clusterer-fit", "clusterer-assign", "evaluate-localisation", "scans"]
     kept += ["detector-fit", "detector-predict", "refiner-refine"] if stage == "segmenter" else []
     for folder in (tmp_path / ".mdp" / "store").iterdir():
-        if folder.name not in kept:
+        if folder.is_dir() and folder.name not in kept:
             shutil.rmtree(folder)
     process = subprocess.Popen(
         [sys.executable, "-m", "mdp_core.cli.main", *REDUCED],

@@ -55,7 +55,7 @@ def executor(cluster: Any) -> Iterator[Any]:
         return made[-1]
 
     yield make
-    for one in made:
+    for one in reversed(made):  # the first one connected this process
         one.close()
 
 

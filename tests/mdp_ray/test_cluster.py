@@ -46,7 +46,9 @@ gone = [p for p in ports if socket.socket().connect_ex(("127.0.0.1", p)) != 0]
 
 @pytest.mark.slow
 def test_a_local_cluster_is_quiet_speaks_on_the_loopback_alone_and_ends(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", LOCAL, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LOCAL, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "1.txt").read_text() == "1"
     assert json.loads((tmp_path / "told.json").read_text()) == ["127.0.0.1", [], 0, True]

@@ -98,7 +98,7 @@ def test_ctrl_c_leaves_nothing_running(executor, recorder, tmp_path: Path) -> No
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        executor().run([work.task("square", tmp_path, n, seconds=40) for n in range(3)], tmp_path / "log", recorder(interrupt))
+        executor().run([work.task("square", tmp_path, n, seconds=8) for n in range(3)], tmp_path / "log", recorder(interrupt))
     (begun,) = tmp_path.glob("*.tries")
     assert ends(int(begun.read_text().split()[0]))
     assert not list(tmp_path.glob("*.txt"))

@@ -12,7 +12,9 @@ from typing import Any
 from mdp_core.api import StageError, Task
 
 
-def task(name: str, folder: Path, shard: int | None = None, *, distributed: bool = False, device: str = "auto", **told: Any) -> Task:
+def task(
+    name: str, folder: Path, shard: int | None = None, *, distributed: bool = False, device: str = "auto", **told: Any
+) -> Task:
     """A task that calls the function ``name`` of this module."""
     job = json.dumps({"folder": str(folder), **told})
     return Task(f"{name} {shard}", told.get("stage", "a"), job, shard, 4, "prior:x", device, distributed, f"work:{name}")

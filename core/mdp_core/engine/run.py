@@ -315,7 +315,8 @@ class _Run:
                 round(result.seconds, 3), dict(result.notes), list(result.warnings),
             )
         )  # fmt: skip
-        self._save(quietly=result.status in ("failed", "interrupted"))
+        if result.status != "hit":  # hits are told with the next step that is done, or at the end: each save waits for the disk
+            self._save(quietly=result.status in ("failed", "interrupted"))
         self.observers.call("mdp_step_finished", run=self.info, step=self.infos[step.id], result=result)
 
     def _job(self, step: Step, entry: Entry) -> Job:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -23,8 +24,10 @@ from typing import Any
 from mdp_core.executors.worker import die_with_parent, serve
 from mdp_core.plugins.loader import load_plugins
 
-PRELOAD = ("mdp_core.engine.execute", "mdp_core.engine.evaluate", "scipy.optimize")
+PRELOAD = ("mdp_core.engine.execute", "mdp_core.engine.evaluate")
 """What workers need whatever they do; imported by name, as the engine stands above the executors."""
+LATER = ("pandas", "scipy.optimize", "cv2")
+"""What many workers need (pyarrow imports pandas where it is installed), imported while nobody waits for one."""
 _LONGEST = 1 << 20
 
 
@@ -84,7 +87,11 @@ def main() -> None:
         for module in PRELOAD:
             importlib.import_module(module)
         load_plugins()  # their modules and settings, which each worker asks for again
+    later = iter(LATER)
     while True:
+        while not select.select([own], [], [], 0)[0] and (module := next(later, None)):
+            with suppress(Exception):
+                importlib.import_module(module)
         message, descriptors, _, _ = socket.recv_fds(own, _LONGEST, 2)
         if not message:
             return
