@@ -55,10 +55,10 @@ def mined(folder: Path, recipe: Path, home: str, *arguments: str, shard_size: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--shard-size", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     ratios = []
     with tempfile.TemporaryDirectory() as name:

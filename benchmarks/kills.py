@@ -121,9 +121,7 @@ def main() -> None:
             found = artifacts(home)
             different = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
             wrong += bool(different)
-            print(
-                f"run {finished} finished after {kills} kills in all: {different or 'identical'}", flush=True
-            )
+            print(f"run {finished} finished after {kills} kills in all: {different or 'identical'}", flush=True)
     print(
         f"{kills} kills, {finished} finished runs, {wrong} of them different; {time.monotonic() - started:.0f} s; seed {options.seed}"
     )

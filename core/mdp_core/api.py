@@ -7,10 +7,32 @@ Stage interfaces, data types, settings, errors and the hook marker. Everything h
 from mdp_core.data.images import IMAGE_SUFFIXES, ImageRecord, Images, Pixels, read_image
 from mdp_core.data.instances import Bitmap, Instances
 from mdp_core.data.label_map import IGNORE, LabelMap, palette
-from mdp_core.errors import DataError, MdpError, PluginError, StageError, WeightsError
-from mdp_core.plugins.hookspecs import Observer, Registry, RunInfo, RunOutcome, StepInfo, StepResult, WeightsInfo, hookimpl
+from mdp_core.errors import DataError, MdpError, MdpWarning, PluginError, StageError, WeightsError
+from mdp_core.plugins.hookspecs import (
+    Observer,
+    Registry,
+    RunInfo,
+    RunOutcome,
+    StepInfo,
+    StepResult,
+    Tracking,
+    WeightsInfo,
+    hookimpl,
+)
+from mdp_core.plugins.loader import Plugin, PluginHost
+from mdp_core.plugins.registry_file import RegistryFile
 from mdp_core.plugins.version import API_VERSION
-from mdp_core.settings import NoEffect, OnlyFor, Settings, StageConfig, WeightsRef, check_sha256, file_sha256, weights_file
+from mdp_core.settings import (
+    NoEffect,
+    OnlyFor,
+    Settings,
+    StageConfig,
+    WeightsRef,
+    check_sha256,
+    file_sha256,
+    weight_paths,
+    weights_file,
+)
 from mdp_core.stages.base import Context, Listener, Silence, Stage
 from mdp_core.stages.clusterer import Clusterer
 from mdp_core.stages.dataset import Dataset, DatasetConfig, Source
@@ -41,15 +63,19 @@ __all__ = [
     "LabelMap",
     "Listener",
     "MdpError",
+    "MdpWarning",
     "NoEffect",
     "Observer",
     "OnlyFor",
     "Pixels",
+    "Plugin",
     "PluginError",
+    "PluginHost",
     "Pretrainer",
     "Refiner",
     "RefinerConfig",
     "Registry",
+    "RegistryFile",
     "RunInfo",
     "RunOutcome",
     "Segmenter",
@@ -63,6 +89,7 @@ __all__ = [
     "StepResult",
     "Task",
     "TaskListener",
+    "Tracking",
     "WeightsError",
     "WeightsInfo",
     "WeightsRef",
@@ -71,5 +98,6 @@ __all__ = [
     "hookimpl",
     "palette",
     "read_image",
+    "weight_paths",
     "weights_file",
 ]

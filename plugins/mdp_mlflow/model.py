@@ -14,9 +14,7 @@ import numpy as np
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from PIL import Image, ImageOps
 
-from mdp_core.api import Context, DataError, ImageRecord, Images, Pixels, read_image
-from mdp_core.plugins.loader import PluginHost
-from mdp_core.plugins.registry_file import RegistryFile
+from mdp_core.api import Context, DataError, ImageRecord, Images, Pixels, PluginHost, RegistryFile, read_image
 
 SEGMENTER = "segmenter"
 """The artifact's folder: ``model/`` (the result of the fit), ``segmenter.json``, and the files that these need."""

@@ -13,10 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdp_core.api import MdpError, OnlyFor, StageConfig, file_sha256, weights_file
-from mdp_core.plugins.loader import Plugin, PluginHost
-from mdp_core.plugins.registry_file import RegistryFile
-from mdp_core.settings import weight_paths
+from mdp_core.api import (
+    MdpError,
+    OnlyFor,
+    Plugin,
+    PluginHost,
+    RegistryFile,
+    StageConfig,
+    file_sha256,
+    weight_paths,
+    weights_file,
+)
 from mdp_mlflow.names import tag_value
 from mdp_mlflow.store import OpenStore
 from mdp_mlflow.tags import payload

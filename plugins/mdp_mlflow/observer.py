@@ -13,8 +13,7 @@ import time
 import warnings
 from pathlib import Path
 
-from mdp_core.api import Observer, RunInfo, hookimpl
-from mdp_core.errors import MdpWarning
+from mdp_core.api import MdpWarning, Observer, RunInfo, hookimpl
 from mdp_mlflow.settings import MlflowConfig
 from mdp_mlflow.state import LOG, State
 

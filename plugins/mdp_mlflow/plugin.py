@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from mdp_core.api import Registry, hookimpl
-from mdp_core.plugins.hookspecs import Tracking
+from mdp_core.api import Registry, Tracking, hookimpl
 
 
 @hookimpl

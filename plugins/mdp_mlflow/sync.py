@@ -7,8 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mdp_core.api import MdpError
-from mdp_core.plugins.hookspecs import Tracking
+from mdp_core.api import MdpError, Tracking
 from mdp_mlflow.sender import Sender
 from mdp_mlflow.settings import MlflowConfig
 from mdp_mlflow.state import LOCK, State, describe, journal_size, read_record

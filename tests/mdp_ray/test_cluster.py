@@ -21,7 +21,7 @@ import json, socket, signal, sys
 from pathlib import Path
 from mdp_ray.executor import RayExecutor
 from mdp_ray.settings import RayConfig
-import work
+import ray_work as work
 class Listener:
     def progress(self, *_): pass
     def note(self, *_): pass

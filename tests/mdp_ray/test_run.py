@@ -64,6 +64,7 @@ def test_a_machine_lost_while_mining_changes_nothing(cluster, second, toy: Path,
     _, errors = serial.communicate(timeout=200)
     assert serial.returncode == 0, errors
     assert {machine for _, machine in lines(alone)} == {"here"}
+    assert len(contents(tmp_path / "home")) > 20
     assert contents(tmp_path / "home") == contents(tmp_path / "ray-home")
     assert metrics(tmp_path / "home") == metrics(tmp_path / "ray-home")
 
@@ -86,3 +87,27 @@ def test_a_stopped_run_leaves_nothing_running_and_goes_on(cluster, toy: Path, tm
     assert again.returncode == 0, errors
     images = [image for image, _ in lines(told)]
     assert images.count(images[0]) == 1, "the shard that was done is kept"
+
+
+@pytest.mark.slow
+def test_a_segmenter_is_trained_by_two_processes_of_ray_train(cluster, second, toy: Path, tmp_path: Path) -> None:
+    fit = {
+        "size": 64,
+        "batch": 4,
+        "iters": 3,
+        "frozen_stages": -1,
+        "workers": 0,
+        "mm_overrides": {"decode_head": {"channels": 16}},
+    }
+    segmenter = json.dumps({"use": "deeplabv3", "arch": "r18", "fit": fit, "predict": {"size": 64}})
+    home = tmp_path / "home"
+    arguments = ["--set", f"pipeline.segmenter={segmenter}", "--set", "executor={use: ray, train_workers: 2, cpus_per_fit: 1}"]
+    run = start(toy, home, tmp_path / "told", *arguments, RAY_ADDRESS=cluster.address)
+    _, errors = run.communicate(timeout=280)
+    assert run.returncode == 0, errors
+    (entry,) = (path.parent for path in (home / "store" / "segmenter-fit").glob("*/manifest.json"))
+    assert (entry / "result" / "model.safetensors").is_file()
+    curve = [json.loads(line) for line in (entry / "curve.jsonl").read_text().splitlines()]
+    assert [point["done"] for point in curve] == [1, 2, 3]
+    assert all(point["metrics"]["loss"] > 0 for point in curve)
+    assert list(home.glob("runs/*/logs/segmenter-rank1.log")), "two processes"

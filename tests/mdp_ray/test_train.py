@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-import work
+import ray_work as work
 
 from mdp_core.api import StageError
 from mdp_ray.train import lost_another

@@ -87,11 +87,11 @@ def main() -> None:
         for module in PRELOAD:
             importlib.import_module(module)
         load_plugins()  # their modules and settings, which each worker asks for again
-    later = iter(LATER)
+    later = list(LATER)
     while True:
-        while not select.select([own], [], [], 0)[0] and (module := next(later, None)):
+        while later and not select.select([own], [], [], 0)[0]:
             with suppress(Exception):
-                importlib.import_module(module)
+                importlib.import_module(later.pop(0))
         message, descriptors, _, _ = socket.recv_fds(own, _LONGEST, 2)
         if not message:
             return

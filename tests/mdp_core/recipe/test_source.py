@@ -125,7 +125,10 @@ def test_anchors_and_merge_keys() -> None:
             ],
         ),
         ("a: *b", ["r.yaml:1:4: not YAML: found undefined alias 'b'"]),
-        ("a: 1\n--- \nb: 2", ["r.yaml:2:1: not YAML: a second document begins here; a recipe is one document, without '---' in it"]),
+        (
+            "a: 1\n--- \nb: 2",
+            ["r.yaml:2:1: not YAML: a second document begins here; a recipe is one document, without '---' in it"],
+        ),
         ("a: 1\nb: \x07", ["r.yaml:2:4: not YAML: a character that may not occur in it (code 7)"]),
         ("[" * 5000, ["r.yaml:1:1: not a recipe: it is nested too deeply"]),
     ],

@@ -17,7 +17,7 @@ def task(
 ) -> Task:
     """A task that calls the function ``name`` of this module."""
     job = json.dumps({"folder": str(folder), **told})
-    return Task(f"{name} {shard}", told.get("stage", "a"), job, shard, 4, "prior:x", device, distributed, f"work:{name}")
+    return Task(f"{name} {shard}", told.get("stage", "a"), job, shard, 4, "prior:x", device, distributed, f"ray_work:{name}")
 
 
 def square(text: str, shard: int | None, listener: Any) -> None:
