@@ -16,11 +16,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mdp_core.errors import StageError
 from mdp_core.executors.worker import die_with_parent, serve
 from mdp_core.plugins.loader import load_plugins
 
@@ -37,6 +38,7 @@ class Nursery:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
+        self._asked = 0
         self._socket = ours
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mdp_core.executors.nursery", str(theirs.fileno()), str(os.getpid())],
@@ -55,22 +57,31 @@ class Nursery:
             events: File descriptor where it tells of them.
             environment: Laid over the environment.
         """
-        request = {"log": str(log), "environment": dict(environment)}
-        with self._lock:
-            socket.send_fds(self._socket, [json.dumps(request).encode()], [commands, events])
-            return int(self._answer())
+        return self._ask({"log": str(log), "environment": dict(environment)}, [commands, events])
 
     def wait(self, pid: int) -> int:
-        """Waits until a worker has ended and returns its exit code, negative for a signal; call it once a worker."""
-        with self._lock:
-            self._socket.send(json.dumps({"wait": pid}).encode())
-            return int(self._answer())
+        """Waits until a worker has ended and returns its exit code, negative for a signal."""
+        return self._ask({"wait": pid})
 
-    def _answer(self) -> bytes:
-        answer = self._socket.recv(_LONGEST)
-        if not answer:
-            raise ChildProcessError("the process that starts workers is gone")
-        return answer
+    def _ask(self, request: Mapping[str, Any], descriptors: Sequence[int] = ()) -> int:
+        """Sends a request and returns its answer; passes over answers that a Ctrl-C kept somebody from reading.
+
+        Raises:
+            StageError: The nursery has been killed.
+        """
+        with self._lock:
+            self._asked += 1
+            number = self._asked
+            with suppress(BrokenPipeError, ConnectionResetError):
+                socket.send_fds(self._socket, [json.dumps({"number": number, **request}).encode()], descriptors)
+                while message := self._socket.recv(_LONGEST):
+                    answer = json.loads(message)
+                    if answer["number"] == number:
+                        return int(answer["value"])
+        raise StageError(
+            "the process that starts workers is gone",
+            hint="most often the machine ran out of memory; what is finished is kept: run the same command again",
+        )
 
     def close(self) -> None:
         """Ends the nursery, and with it all its workers."""
@@ -87,7 +98,7 @@ def main() -> None:
         for module in PRELOAD:
             importlib.import_module(module)
         load_plugins()  # their modules and settings, which each worker asks for again
-    later = list(LATER)
+    later, ended = list(LATER), dict[int, int]()
     while True:
         while later and not select.select([own], [], [], 0)[0]:
             with suppress(Exception):
@@ -97,8 +108,10 @@ def main() -> None:
             return
         request = json.loads(message)
         if "wait" in request:
-            _, status = os.waitpid(request["wait"], 0)
-            own.send(str(os.waitstatus_to_exitcode(status)).encode())
+            pid = request["wait"]
+            if pid not in ended:
+                ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            _answer(own, request, ended[pid])
             continue
         nursery = os.getpid()
         pid = os.fork()
@@ -107,7 +120,11 @@ def main() -> None:
             _become_worker(request, descriptors, nursery)
         for descriptor in descriptors:
             os.close(descriptor)
-        own.send(str(pid).encode())
+        _answer(own, request, pid)
+
+
+def _answer(own: socket.socket, request: Mapping[str, Any], value: int) -> None:
+    own.send(json.dumps({"number": request["number"], "value": value}).encode())
 
 
 def _become_worker(request: Mapping[str, Any], descriptors: list[int], nursery: int) -> None:

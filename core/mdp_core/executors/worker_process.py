@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from mdp_core.errors import MdpError
+from mdp_core.errors import MdpError, StageError
 from mdp_core.executors.nursery import Nursery
 from mdp_core.stages.executor import Task, TaskListener
 
@@ -101,7 +101,10 @@ class WorkerProcess:
     def _wait(self) -> int:
         with self._lock:
             if self._code is None:
-                self._code = self._nursery.wait(self._pid)
+                try:
+                    self._code = self._nursery.wait(self._pid)
+                except StageError:  # the nursery was killed, and its workers with it
+                    self._code = -signal.SIGKILL
             return self._code
 
     def close(self) -> None:

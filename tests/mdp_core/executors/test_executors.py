@@ -168,6 +168,18 @@ def test_when_one_of_several_fails_the_others_end(tmp_path: Path) -> None:
         executor.run([task], tmp_path / "log.txt", Heard())
 
 
+@pytest.mark.parametrize("make", [EXECUTORS[0], EXECUTORS[2]])
+def test_a_killed_nursery_is_an_error_for_people(make: type, tmp_path: Path) -> None:
+    class Kills(Heard):
+        def progress(self, task: Task, done: int, total: int, metrics: Mapping[str, float]) -> None:
+            os.kill(executor._nursery._process.pid, signal.SIGKILL)
+
+    executor = make()
+    with pytest.raises(StageError, match="SIGKILL: most often the machine ran out of memory"):
+        executor.run(tasks(tmp_path, 3, seconds=5), tmp_path / "log.txt", Kills())
+    executor.close()
+
+
 def test_gpus_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
     assert gpus() == ["2", "5"]
