@@ -137,6 +137,7 @@ def _become_worker(request: Mapping[str, Any], descriptors: list[int], nursery: 
             os.dup2(source, target)
         os.environ.update(request["environment"])
         _bound_threads(request["environment"])
+        _take_children_along()
         with os.fdopen(descriptors[1], "w", encoding="utf-8") as events, open(0, encoding="utf-8", closefd=False) as commands:
             serve(commands, events)
         code = 0
@@ -145,6 +146,21 @@ def _become_worker(request: Mapping[str, Any], descriptors: list[int], nursery: 
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _take_children_along() -> None:
+    """Lets processes that the worker forks (data loaders) end with it; they hold its pipes, and may wait for each other for ever."""
+    forked_by_main = False
+
+    def before() -> None:
+        nonlocal forked_by_main
+        forked_by_main = threading.current_thread() is threading.main_thread()
+
+    def in_child() -> None:
+        if forked_by_main:  # the system's signal comes when the thread that forked ends
+            die_with_parent(os.getppid())
+
+    os.register_at_fork(before=before, after_in_child=in_child)
 
 
 def _bound_threads(environment: Mapping[str, str]) -> None:

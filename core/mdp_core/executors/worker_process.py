@@ -92,11 +92,17 @@ class WorkerProcess:
             self._wait()
         finally:
             killer.cancel()
+            with suppress(ProcessLookupError):  # what it started (data loaders) would keep its pipes open
+                os.killpg(self._pid, signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the process and to what it started: it leads a session of its own."""
         if self._code is None:
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, number)
+            try:
+                os.killpg(self._pid, number)
+            except ProcessLookupError:
+                with suppress(ProcessLookupError):
+                    os.kill(self._pid, number)
 
     def _wait(self) -> int:
         with self._lock:

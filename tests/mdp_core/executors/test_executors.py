@@ -26,6 +26,10 @@ from mdp_core.stages.executor import Executor, Task
 def work(text: str, shard: int | None, listener: Listener) -> None:
     job = json.loads(text)
     folder = Path(job["folder"])
+    if job.get("child") and not os.fork():  # as data loaders do: a process that holds the worker's pipes
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(300)
+        os._exit(0)
     if job.get("fail", -1) == shard:
         raise StageError("no bread", hint="bake some")
     if job.get("crash", -1) == shard:
@@ -142,7 +146,7 @@ def test_ctrl_c_ends_the_workers(make: type, tmp_path: Path) -> None:
     executor: Executor = make()
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        executor.run(tasks(tmp_path, 4, seconds=60), tmp_path / "log.txt", Impatient())
+        executor.run(tasks(tmp_path, 4, seconds=60, child=True), tmp_path / "log.txt", Impatient())
     assert time.monotonic() - started < 20
     assert not list(tmp_path.glob("?--"))
     executor.close()
@@ -177,6 +181,16 @@ def test_a_killed_nursery_is_an_error_for_people(make: type, tmp_path: Path) -> 
     executor = make()
     with pytest.raises(StageError, match="SIGKILL: most often the machine ran out of memory"):
         executor.run(tasks(tmp_path, 3, seconds=5), tmp_path / "log.txt", Kills())
+    executor.close()
+
+
+@pytest.mark.parametrize("make", [EXECUTORS[0], EXECUTORS[2]])
+def test_what_a_worker_forked_ends_with_it(make: type, tmp_path: Path) -> None:
+    executor: Executor = make()
+    started = time.monotonic()
+    with pytest.raises(StageError, match="SIGKILL"):
+        executor.run(tasks(tmp_path, 2, exit=0, child=True), tmp_path / "log.txt", Heard())
+    assert time.monotonic() - started < 60, "the child, which holds the worker's pipes, would have slept for 300 s"
     executor.close()
 
 
