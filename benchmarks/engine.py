@@ -132,7 +132,6 @@ def main() -> None:
             (folder / "nothing.py").write_text(PLUGIN)
             wall, record = timed(folder, images=4)
             seconds = [s["seconds"] for s in record["steps"]]
-            print({s["id"]: round(s["seconds"] * 1e3) for s in record["steps"]})
             note("first run, s", wall)
             note("a step, mean, ms", statistics.mean(seconds) * 1e3)
             note("a step, median, ms", statistics.median(seconds) * 1e3)

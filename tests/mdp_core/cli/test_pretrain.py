@@ -204,7 +204,6 @@ def test_plan_names_the_setting_and_not_the_keys_that_follow(mdp: Call, tmp_path
     arguments = [a for a in command("plan", tmp_path, WHOLE, "--set", "pretrainer.iters=2") if a != "--no-track"]
     lines = {line.split()[0]: line for line in mdp(*arguments).stdout.splitlines() if line and line.split()[0].count(".")}
     assert "pretrainer.iters: 6 → 2" in lines["pretrainer.fit"]
-    print(lines["prior.mine[train]"])
     assert "6 → 2" not in lines["prior.mine[train]"]
     assert "pretrainer.fit" in lines["prior.mine[train]"].split(maxsplit=1)[1]
 
