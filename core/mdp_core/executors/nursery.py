@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -98,29 +99,74 @@ def main() -> None:
         for module in PRELOAD:
             importlib.import_module(module)
         load_plugins()  # their modules and settings, which each worker asks for again
-    later, ended = list(LATER), dict[int, int]()
+    later, wards = list(LATER), _Wards(own)
     while True:
-        while later and not select.select([own], [], [], 0)[0]:
+        ready = select.select([own, wards.wake], [], [], 0 if later else None)[0]
+        if not ready:
             with suppress(Exception):
                 importlib.import_module(later.pop(0))
+        if wards.wake in ready:
+            wards.reap()
+        if own not in ready:
+            continue
         message, descriptors, _, _ = socket.recv_fds(own, _LONGEST, 2)
         if not message:
             return
         request = json.loads(message)
         if "wait" in request:
-            pid = request["wait"]
-            if pid not in ended:
-                ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            _answer(own, request, ended[pid])
+            wards.await_end(request)
             continue
         nursery = os.getpid()
         pid = os.fork()
         if pid == 0:
             own.close()
+            wards.leave()
             _become_worker(request, descriptors, nursery)
         for descriptor in descriptors:
             os.close(descriptor)
         _answer(own, request, pid)
+
+
+class _Wards:
+    """The workers: how they ended, and who waits to hear it.
+
+    What a worker started (data loaders) holds its pipes, and the engine takes their end for the worker's: so it is killed with it.
+    """
+
+    def __init__(self, own: socket.socket) -> None:
+        self._own = own
+        self._ended: dict[int, int] = {}
+        self._awaited: dict[int, dict[str, Any]] = {}
+        self.wake, self._signalled = os.pipe()
+        os.set_blocking(self._signalled, False)
+        os.set_blocking(self.wake, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)
+
+    def reap(self) -> None:
+        """Buries the dead, kills what they started, and answers those who wait for them."""
+        with suppress(BlockingIOError):
+            os.read(self.wake, 4096)
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
+                self._ended[pid] = os.waitstatus_to_exitcode(status)
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)  # a worker leads a session of its own
+        for pid in self._awaited.keys() & self._ended.keys():
+            _answer(self._own, self._awaited.pop(pid), self._ended[pid])
+
+    def await_end(self, request: dict[str, Any]) -> None:
+        """Answers a request to wait, now or when the worker ends."""
+        self._awaited[request["wait"]] = request
+        self.reap()
+
+    def leave(self) -> None:
+        """Takes leave, in a process that was just forked."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(self.wake)
+        os.close(self._signalled)
 
 
 def _answer(own: socket.socket, request: Mapping[str, Any], value: int) -> None:
@@ -150,15 +196,16 @@ def _become_worker(request: Mapping[str, Any], descriptors: list[int], nursery: 
 
 def _take_children_along() -> None:
     """Lets processes that the worker forks (data loaders) end with it; they hold its pipes, and may wait for each other for ever."""
-    forked_by_main = False
+    forked_by_main, parent = False, 0
 
     def before() -> None:
-        nonlocal forked_by_main
+        nonlocal forked_by_main, parent
         forked_by_main = threading.current_thread() is threading.main_thread()
+        parent = os.getpid()  # not os.getppid() in the child: the parent may be dead by then
 
     def in_child() -> None:
         if forked_by_main:  # the system's signal comes when the thread that forked ends
-            die_with_parent(os.getppid())
+            die_with_parent(parent)
 
     os.register_at_fork(before=before, after_in_child=in_child)
 

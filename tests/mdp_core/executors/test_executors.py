@@ -26,10 +26,12 @@ from mdp_core.stages.executor import Executor, Task
 def work(text: str, shard: int | None, listener: Listener) -> None:
     job = json.loads(text)
     folder = Path(job["folder"])
-    if job.get("child") and not os.fork():  # as data loaders do: a process that holds the worker's pipes
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        time.sleep(300)
-        os._exit(0)
+    if job.get("child") == "thread":
+        thread = threading.Thread(target=_fork)
+        thread.start()
+        thread.join()
+    elif job.get("child"):
+        _fork()
     if job.get("fail", -1) == shard:
         raise StageError("no bread", hint="bake some")
     if job.get("crash", -1) == shard:
@@ -43,6 +45,14 @@ def work(text: str, shard: int | None, listener: Listener) -> None:
     rank = os.environ.get("RANK", "-")
     (folder / f"{shard}-{rank}").write_text(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')} {os.environ.get('WORLD_SIZE')}")
     listener.progress(2, 2, {})
+
+
+def _fork() -> None:
+    """Forks as data loaders do: a process that holds the worker's pipes."""
+    if not os.fork():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(300)
+        os._exit(0)
 
 
 class Heard:
@@ -184,12 +194,13 @@ def test_a_killed_nursery_is_an_error_for_people(make: type, tmp_path: Path) -> 
     executor.close()
 
 
+@pytest.mark.parametrize("child", ["main", "thread"])
 @pytest.mark.parametrize("make", [EXECUTORS[0], EXECUTORS[2]])
-def test_what_a_worker_forked_ends_with_it(make: type, tmp_path: Path) -> None:
+def test_what_a_worker_forked_ends_with_it(make: type, child: str, tmp_path: Path) -> None:
     executor: Executor = make()
     started = time.monotonic()
     with pytest.raises(StageError, match="SIGKILL"):
-        executor.run(tasks(tmp_path, 2, exit=0, child=True), tmp_path / "log.txt", Heard())
+        executor.run(tasks(tmp_path, 2, exit=0, child=child), tmp_path / "log.txt", Heard())
     assert time.monotonic() - started < 60, "the child, which holds the worker's pipes, would have slept for 300 s"
     executor.close()
 
