@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mdp_core.data.label_map import LabelMap
+from mdp_core.data.label_map import LabelMap, Labels
 from mdp_core.errors import DataError
 
 Counts = NDArray[np.int64]
@@ -25,6 +27,7 @@ class Confusion:
         counts: int64 (C+1, K), pixels of predicted label (row) and true class (column).
         unpredicted: int64 (K,), pixels of each true class without a prediction.
         images: Number of images counted.
+        without_truth: Number of images that have no ground truth; nothing of them is counted.
     """
 
     def __init__(self, clusters: int, classes: int) -> None:
@@ -33,6 +36,7 @@ class Confusion:
         self.counts: Counts = np.zeros((clusters + 1, classes), np.int64)
         self.unpredicted: Counts = np.zeros(classes, np.int64)
         self.images = 0
+        self.without_truth = 0
 
     @property
     def clusters(self) -> int:
@@ -49,39 +53,46 @@ class Confusion:
         """Pixels of each true class, int64 (K,), predicted or not."""
         return np.asarray(self.counts.sum(axis=0) + self.unpredicted, dtype=np.int64)
 
-    def add(self, image_id: str, prediction: LabelMap, truth: LabelMap) -> None:
+    def add(self, image_id: str, prediction: LabelMap, truth: LabelMap | None) -> None:
         """Counts one image.
 
         Args:
             image_id: Names the image in errors.
             prediction: The predicted labels, 0..C or ignore.
-            truth: The true classes, 0..K-1 or ignore, of the same size.
+            truth: The true classes, 0..K-1 or ignore, of the same size; None: the image has no ground truth and is left out.
 
         Raises:
             DataError: The sizes differ, or a map holds a value out of its range. Nothing of the image is counted then.
         """
+        if truth is None:
+            self.without_truth += 1
+            return
         if prediction.size != truth.size:
             raise DataError(
                 f"{image_id}: the prediction is {_size(prediction)} px, the ground truth {_size(truth)} px",
                 hint="the ground truth must have the size of its image; check that it belongs to this image and is not scaled",
             )
-        labelled = truth.values != truth.ignore
-        true, label = truth.values[labelled].astype(np.uint32), prediction.values[labelled].astype(np.uint32)
-        predicted = label != prediction.ignore
-        if int(true.max(initial=0)) >= self.classes:
+        label, true, pixels = _runs(prediction.values, truth.values)
+        labelled, predicted = true != truth.ignore, label != prediction.ignore
+        self._check(image_id, int(true[labelled].max(initial=0)), int(label[predicted].max(initial=0)), truth)
+        both = labelled & predicted
+        keys = label[both].astype(np.int64) * self.classes + true[both]
+        self.counts += _sums(keys, pixels[both], self.counts.size).reshape(self.counts.shape)
+        missed = labelled & ~predicted
+        self.unpredicted += _sums(true[missed], pixels[missed], self.classes)
+        self.images += 1
+
+    def _check(self, image_id: str, true: int, label: int, truth: LabelMap) -> None:
+        if true >= self.classes:
             raise DataError(
-                f"{image_id}: the ground truth holds class {int(true.max())}, but the dataset names classes 0..{self.classes - 1}",
+                f"{image_id}: the ground truth holds class {true}, but the dataset names classes 0..{self.classes - 1}",
                 hint=f"correct the dataset's class names, or mark such pixels as ignore ({truth.ignore})",
             )
-        if int(label[predicted].max(initial=0)) > self.clusters:
+        if label > self.clusters:
             raise DataError(
-                f"{image_id}: the prediction holds label {int(label[predicted].max())}, but there are {self.clusters} clusters",
+                f"{image_id}: the prediction holds label {label}, but there are {self.clusters} clusters",
                 hint="a stage predicted labels that it was not trained on; report this to the maker of its plugin",
             )
-        pairs = np.bincount(label[predicted] * np.uint32(self.classes) + true[predicted], minlength=self.counts.size)
-        self.counts += pairs.reshape(self.counts.shape)
-        self.unpredicted += np.bincount(true[~predicted], minlength=self.classes)
-        self.images += 1
 
     def merge(self, other: Confusion) -> None:
         """Adds the counts of another part of the same split, for example of another process.
@@ -94,6 +105,23 @@ class Confusion:
         self.counts += other.counts
         self.unpredicted += other.unpredicted
         self.images += other.images
+        self.without_truth += other.without_truth
+
+
+def _runs(label: Labels, true: Labels) -> tuple[Labels, Labels, Counts]:
+    """Returns the pairs of values of two maps (H, W), run by run along the rows, and the pixels of each run.
+
+    Maps of labels are made of long runs, so that little is left to count: several times as fast as counting pixels.
+    """
+    first, second = label.ravel(), true.ravel()
+    ends = np.flatnonzero((first[1:] != first[:-1]) | (second[1:] != second[:-1]))
+    ends = np.append(ends, first.size - 1)[: first.size]
+    return first[ends], second[ends], np.diff(ends, prepend=-1)
+
+
+def _sums(keys: NDArray[Any], pixels: Counts, size: int) -> Counts:
+    """Returns the pixels of each key, int64 (size,); sums of whole numbers below 2^53 are exact in floating point."""
+    return np.bincount(keys, weights=pixels, minlength=size).astype(np.int64)
 
 
 def _size(label_map: LabelMap) -> str:

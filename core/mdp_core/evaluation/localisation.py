@@ -1,4 +1,4 @@
-"""How well class-agnostic masks, such as a prior's, find true objects: hit rate, best IoU and CorLoc."""
+"""How well class-agnostic masks, such as a prior's, find true objects: hit rate, best IoU and CorLoc. Their AP: the ``instances`` protocol."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from mdp_core.data.instances import Instances
 from mdp_core.errors import DataError
@@ -120,16 +121,10 @@ class Localisation:
 
 def mask_ious(a: Instances, b: Instances) -> Overlaps:
     """Returns the mask IoU of each of ``a`` with each of ``b``, float64 (n, m) in [0, 1]; two empty masks have 0."""
-    bitmaps, areas_a, areas_b = b.to_masks(), a.areas(), b.areas()
-    shared = np.zeros((len(a), len(b)), np.int64)
-    for index in range(len(a)):
-        mask = a.mask(index)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if rows.size:  # only where the mask is: most masks are small
-            window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-            shared[index] = np.count_nonzero(bitmaps[:, window[0], window[1]] & mask[window], axis=(1, 2))
-    union = areas_a[:, None] + areas_b[None, :] - shared
-    return np.asarray(shared / np.maximum(union, 1), dtype=np.float64)
+    if not len(a) or not len(b):
+        return np.zeros((len(a), len(b)))
+    sides = [[{"size": [one.height, one.width], "counts": counts} for counts in one.masks] for one in (a, b)]
+    return np.asarray(coco_mask.iou(*sides, [0] * len(b)), dtype=np.float64)
 
 
 def box_ious(a: NDArray[np.float32], b: NDArray[np.float32]) -> Overlaps:
