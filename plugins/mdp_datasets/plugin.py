@@ -5,7 +5,7 @@ from mdp_core.api import Registry, hookimpl
 
 @hookimpl
 def mdp_register(registry: Registry) -> None:
-    """Adds ``shapes``, ``folder`` and ``voc``."""
+    """Adds ``shapes``, ``folder``, ``voc`` and ``coco``."""
     registry.add(
         "dataset",
         "shapes",
@@ -26,4 +26,11 @@ def mdp_register(registry: Registry) -> None:
         factory="mdp_datasets.voc:Voc",
         config="mdp_datasets.settings:VocConfig",
         summary="PASCAL VOC segmentation in the layout of VOCdevkit",
+    )
+    registry.add(
+        "dataset",
+        "coco",
+        factory="mdp_datasets.coco:Coco",
+        config="mdp_datasets.settings:CocoConfig",
+        summary="COCO, or any images with annotations as COCO JSON; subsets by lists (coco20k)",
     )

@@ -52,16 +52,41 @@ class FolderConfig(DatasetConfig):
 
 
 class VocConfig(DatasetConfig):
-    """PASCAL VOC segmentation."""
+    """PASCAL VOC segmentation.
+
+    A split is the name of a list under ImageSets/Segmentation without ``.txt``, or of another folder there (``Main/trainval``); with
+    a year before it (``2007:Main/trainval``) of the folder of that year; and several joined by ``+``.
+    """
 
     root: Path
     """Folder that contains VOC2012, or the folder VOC2012 itself."""
     year: int = Field(2012, ge=2007, le=2012)
     """Year of the challenge; names the folder ``VOC<year>``."""
     train: str = "trainaug"
-    """Name of a list under ImageSets/Segmentation, without ``.txt``."""
+    """Name of a list under ImageSets/Segmentation, without ``.txt``. A list ``trainaug`` that is missing is that of mdp, where
+    SegmentationClassAug is there."""
     eval: str | None = "val"
     """Name of a list under ImageSets/Segmentation, without ``.txt``; null: no evaluation."""
     labels: Literal["auto", "SegmentationClass", "SegmentationClassAug"] = "auto"
     """Folder of the class maps. auto decides file by file: SegmentationClass where it has the file, as the official protocol
     for val wants, otherwise SegmentationClassAug."""
+
+
+class CocoConfig(DatasetConfig):
+    """COCO, or any other images with annotations in its format."""
+
+    root: Path
+    """Folder of the dataset: with train2017, val2017 and annotations in it, as COCO is distributed."""
+    train: str = "train2017"
+    """Split that the method learns from: a folder of images below root (or root/images). It needs no annotations."""
+    eval: str | None = "val2017"
+    """Split that the results are evaluated on, with annotations in annotations/instances_<split>.json; null: no evaluation."""
+    images: dict[str, Path] = Field(default_factory=dict)
+    """Folder of a split's images where it is another one than root/<split>: {train: photos}. Relative to root."""
+    annotations: dict[str, Path] = Field(default_factory=dict)
+    """File of a split's annotations where it is another one than annotations/instances_<split>.json. Relative to root."""
+    subset: str | dict[str, str] | None = None
+    """Keep only some images of train and eval: the name of a list that comes with mdp (coco20k), or a text file with one image a
+    line. {SPLIT: LIST} has a list for each split. null: all images."""
+    missing: Literal["error", "skip"] = "error"
+    """Images of the subset that the split does not have: stop and name some, or leave them out."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from mdp_core.api import IGNORE, DataError, Dataset, ImageRecord, Instances, LabelMap, Source
-from mdp_datasets.places import existing_folder, listed, unknown_split
+from mdp_core.api import IGNORE, DataError, Dataset, ImageRecord, Instances, LabelMap, Source, TrueBoxes
 from mdp_datasets.settings import VocConfig
+from mdp_datasets.voc_boxes import read_boxes
+from mdp_datasets.voc_splits import AUGMENTED, images_of, year_folder
 
 # fmt: off
 CLASS_NAMES = (
@@ -18,15 +19,15 @@ CLASS_NAMES = (
 )
 # fmt: on
 
-_LISTS = PurePosixPath("ImageSets/Segmentation")
-_OFFICIAL, _AUGMENTED, _OBJECTS = "SegmentationClass", "SegmentationClassAug", "SegmentationObject"
+_OFFICIAL, _OBJECTS, _BOXES = "SegmentationClass", "SegmentationObject", "Annotations"
 
 
 class Voc(Dataset[VocConfig]):
-    """Images listed in ``ImageSets/Segmentation/<split>.txt``; ids are the names in that list.
+    """Images of the lists under ImageSets; ids are the names in them. How splits are written: see ``VocConfig``.
 
     Class maps come from ``SegmentationClass``, or ``SegmentationClassAug`` (the annotations of SBD, which also cover the
-    images of the list ``trainaug``), as ``labels`` says; instances from ``SegmentationObject`` where it has the file.
+    images of the list ``trainaug``), as ``labels`` says; instances from ``SegmentationObject``, boxes from ``Annotations``, where
+    they have the file. The truth of an image is looked for in the year that the image is of.
     """
 
     Config = VocConfig
@@ -35,21 +36,12 @@ class Voc(Dataset[VocConfig]):
         """Yields the images in the order of the list; the engine finds those whose JPEG is missing.
 
         Raises:
-            DataError: The root has no VOC folder, or the split does not exist or is empty.
+            DataError: The root has no VOC folder, or the split does not exist or is empty, or joins lists with images of one name.
         """
-        root = self._root()
-        lists = root / _LISTS
-        path = lists / f"{split}.txt"
-        existing = sorted(file.stem for file in lists.glob("*.txt"))
-        if split not in existing:
-            raise unknown_split(split, existing, str(lists), hint=_trainaug_hint(split))
-        names = _names(path)
-        if not names:
-            raise DataError(f"{path}: lists no images", hint="one image name a line, without .jpg")
-        for name in names:
-            files = (self._class_file(root, name), self._object_file(root, name))
-            truth = tuple(file for file in files if file is not None)
-            yield Source(id=name, path=root / "JPEGImages" / f"{name}.jpg", truth=truth)
+        for image in images_of(self.config.root, self.config.year, split):
+            names = (f"{_OBJECTS}/{image.name}.png", f"{_BOXES}/{image.name}.xml")
+            files = (self._class_file(image.folder, image.name), *(_existing(image.folder / name) for name in names))
+            yield Source(id=image.name, path=image.path, truth=tuple(file for file in files if file is not None))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -62,7 +54,7 @@ class Voc(Dataset[VocConfig]):
         Raises:
             DataError: The file cannot be read, or is of another size than the image.
         """
-        path = self._class_file(self._root(), record.id)
+        path = self._class_file(self._folder(record), record.id)
         return None if path is None else _labels(path, record)
 
     def instances(self, record: ImageRecord) -> Instances | None:
@@ -73,8 +65,7 @@ class Voc(Dataset[VocConfig]):
         Raises:
             DataError: A file cannot be read, or is of another size than the image.
         """
-        root = self._root()
-        path = self._object_file(root, record.id)
+        path = _existing(self._folder(record) / _OBJECTS / f"{record.id}.png")
         classes = self.label_map(record)
         if path is None or classes is None:
             return None
@@ -89,39 +80,28 @@ class Voc(Dataset[VocConfig]):
         bitmaps = np.array(masks, dtype=np.bool_).reshape(-1, record.height, record.width)
         return Instances.from_masks(bitmaps, labels=labels)
 
-    def _root(self) -> Path:
-        root = existing_folder(self.config.root)
-        inner = root / f"VOC{self.config.year}"
-        for folder in (inner, root):
-            if (folder / _LISTS).is_dir():
-                return folder
-        there = listed(sorted(entry.name for entry in root.iterdir()))
-        raise DataError(
-            f"{root}: neither {inner.name}/{_LISTS} nor {_LISTS} is there",
-            hint=f"set data.root to the folder that contains {inner.name} (or to {inner.name} itself); this one holds: {there}",
-        )
+    def boxes(self, record: ImageRecord) -> TrueBoxes | None:
+        """All objects of an image as boxes, difficult ones too; None without a file (objects are then matched by class maps).
+
+        Raises:
+            DataError: The file cannot be read, is for an image of another size, or has an object that is none of VOC.
+        """
+        path = _existing(self._folder(record) / _BOXES / f"{record.id}.xml")
+        return None if path is None else read_boxes(path, record, CLASS_NAMES[1:])
+
+    def _folder(self, record: ImageRecord) -> Path:
+        """Returns the folder ``VOC<year>`` that an image lies in."""
+        if record.path is not None:
+            return Path(record.path).parents[1]
+        return year_folder(self.config.root, self.config.year, self.config.year)
 
     def _class_file(self, root: Path, name: str) -> Path | None:
-        folders = (_OFFICIAL, _AUGMENTED) if self.config.labels == "auto" else (self.config.labels,)
-        files = (root / folder / f"{name}.png" for folder in folders)
-        return next((file for file in files if file.is_file()), None)
-
-    def _object_file(self, root: Path, name: str) -> Path | None:
-        file = root / _OBJECTS / f"{name}.png"
-        return file if file.is_file() else None
+        folders = (_OFFICIAL, AUGMENTED) if self.config.labels == "auto" else (self.config.labels,)
+        return next((file for folder in folders if (file := _existing(root / folder / f"{name}.png"))), None)
 
 
-def _names(path: Path) -> list[str]:
-    """Returns the image names of a list, each once; a line may also be ``/JPEGImages/X.jpg /SegmentationClassAug/X.png``."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DataError(
-            f"{path}: cannot be read as a list of images ({reason})", hint="one image name a line, without .jpg"
-        ) from error
-    firsts = (line.split()[0] for line in lines if line.strip())
-    return list(dict.fromkeys(PurePosixPath(first).name.removesuffix(".jpg") for first in firsts))
+def _existing(file: Path) -> Path | None:
+    return file if file.is_file() else None
 
 
 def _labels(path: Path, record: ImageRecord) -> LabelMap:
@@ -133,12 +113,3 @@ def _labels(path: Path, record: ImageRecord) -> LabelMap:
             hint="image and ground truth are of different copies of VOC; unpack both from one archive",
         )
     return labels
-
-
-def _trainaug_hint(split: str) -> str:
-    if not split.startswith("trainaug"):
-        return ""
-    return (
-        f"trainaug is not in the official archive: it comes with {_AUGMENTED} (the annotations of SBD); "
-        "put its list beside the others, or set data.train: train"
-    )

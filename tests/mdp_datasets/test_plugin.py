@@ -30,7 +30,7 @@ def test_registered_classes_exist_and_fit() -> None:
     manager.register(plugin)
     registry = Recorded()
     manager.hook.mdp_register(registry=registry)
-    assert sorted(registry.added) == [("dataset", "folder"), ("dataset", "shapes"), ("dataset", "voc")]
+    assert sorted(registry.added) == [("dataset", name) for name in ("coco", "folder", "shapes", "voc")]
     for entry in registry.added.values():
         factory, config = load(entry["factory"]), load(entry["config"])
         assert issubclass(factory, Dataset)

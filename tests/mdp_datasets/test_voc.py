@@ -128,6 +128,48 @@ def test_truth_of_another_size_is_an_error(devkit: Path) -> None:
         voc(devkit).label_map(record("2007_000001", SIZE[::-1]))
 
 
+XML = """<annotation><size><width>8</width><height>6</height></size>
+<object><name>cat</name><difficult>1</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>4</xmax><ymax>6</ymax></bndbox></object>
+</annotation>"""
+
+
+def test_boxes_of_the_annotations(devkit: Path) -> None:
+    path = devkit / "VOC2012/Annotations/2007_000001.xml"
+    path.parent.mkdir()
+    path.write_text(XML)
+    found = voc(devkit).boxes(record("2007_000001"))
+    assert found is not None
+    assert (found.boxes.tolist(), found.labels.tolist()) == ([[0, 1, 4, 6]], [CLASS_NAMES.index("cat") - 1])
+    assert next(iter(voc(devkit).sources("train"))).truth[-1] == path
+
+
+def test_no_annotations_no_boxes_even_where_there_are_objects(devkit: Path) -> None:
+    assert voc(devkit).instances(record("2007_000001")) is not None
+    assert voc(devkit).boxes(record("2007_000001")) is None
+
+
+def test_truth_is_that_of_the_year_an_image_is_of(devkit: Path) -> None:
+    lists = devkit / "VOC2007/ImageSets/Main"
+    lists.mkdir(parents=True)
+    (lists / "trainval.txt").write_text("000005\n")
+    write(devkit / "VOC2007/SegmentationClass/000005.png", np.full(SIZE, 3))
+    write(devkit / "VOC2007/SegmentationObject/000005.png", np.full(SIZE, 1))
+    (devkit / "VOC2007/Annotations").mkdir()
+    (devkit / "VOC2007/Annotations/000005.xml").write_text(XML)
+    dataset = voc(devkit, support="2007:Main/trainval+val")
+    sources = list(dataset.sources("2007:Main/trainval+val"))
+    assert [source.id for source in sources] == ["000005", "2007_000002", "2007_000001"]
+    assert [len(source.truth) for source in sources] == [3, 1, 2]
+    old, new = (ImageRecord(source.id, *SIZE, str(source.path)) for source in sources[:2])
+    for image, value in ((old, 3), (new, 15)):
+        labels = dataset.label_map(image)
+        assert labels is not None
+        assert np.unique(labels.values).tolist() == [value]
+    assert len(dataset.instances(old) or ()) == 1
+    assert dataset.boxes(old) is not None
+    assert dataset.boxes(new) is None
+
+
 def test_unknown_split_lists_those_there(devkit: Path) -> None:
     with pytest.raises(DataError, match=r"no split 'vla', did you mean 'val'\?\n.*nothing, train, trainaug, val"):
         list(voc(devkit).sources("vla"))
@@ -137,6 +179,8 @@ def test_unknown_split_lists_those_there(devkit: Path) -> None:
 
 def test_missing_trainaug_says_where_it_comes_from(devkit: Path) -> None:
     (devkit / "VOC2012/ImageSets/Segmentation/trainaug.txt").unlink()
+    assert len(list(voc(devkit).sources("trainaug"))) == 10_582  # SegmentationClassAug is there: the list comes with mdp
+    (devkit / "VOC2012/SegmentationClassAug").rename(devkit / "elsewhere")
     with pytest.raises(
         DataError, match=r"no split 'trainaug', did you mean 'train'\?\n.*SegmentationClassAug.*SBD.*data\.train: train"
     ):
