@@ -6,9 +6,8 @@ Tokens and blocks are computed as timm's own forward does, and only as far as is
 projections asked for, and neither its attention nor its MLP unless its tokens are wanted.
 
 Learnt positions are resampled bicubically to the grid of the image. Networks without registers do it without antialiasing, as
-DINO and DINOv2 were published; networks with registers and all of ``Eva`` with it, as DINOv2 with registers and timm do.
-(torch's two bicubic kernels differ: a = -0.75 without, a = -0.5 with antialiasing.) Rotary positions are made for the grid by
-the network itself.
+DINO and DINOv2 were published; networks with registers and all of ``Eva`` with it, as DINOv2 with registers and timm do. Rotary
+positions are made for the grid by the network itself.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mdp_backbones.attention import Facet, is_readable, read_projections
+from mdp_backbones.positions import Positions, resample_positions
 from mdp_backbones.preprocess import IMAGENET, Normalisation
 from mdp_core.api import StageError, WeightsError
 
@@ -92,6 +91,7 @@ class VitReader:
             the precision in place.
         normalisation: Of the pixels that the network was trained with; ``to_input`` takes it.
         precision: Type of weights and activations.
+        positions: How learnt positions are resampled (``resample_positions``); nothing to networks without.
 
     Attributes:
         patch: Side of a patch in pixels.
@@ -105,11 +105,18 @@ class VitReader:
         WeightsError: The model is no ViT that can be read.
     """
 
-    def __init__(self, model: nn.Module, normalisation: Normalisation = IMAGENET, precision: Precision = "fp32") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        normalisation: Normalisation = IMAGENET,
+        precision: Precision = "fp32",
+        positions: Positions = "size",
+    ) -> None:
         _check(model)
         self.model = model.to(dtype=_DTYPES[precision])
         self.normalisation = normalisation
         self.precision = precision
+        self.positions: Positions = positions
         self.patch = self.multiple = _sides(model.patch_embed)[0]
         self.dim = int(model.embed_dim)
         self.heads = int(model.blocks[-1].attn.num_heads)
@@ -201,15 +208,10 @@ class VitReader:
         return model.norm_pre(tokens), (rows, columns), None if rope is None else rope.get_embed(shape=[rows, columns])
 
     def _positions(self, grid: Grid) -> Tensor | None:
-        if self.model.pos_embed is None:
+        if (learnt := self.model.pos_embed) is None:
             return None
-        return resample_abs_pos_embed(
-            self.model.pos_embed,
-            new_size=list(grid),
-            old_size=list(self.model.patch_embed.grid_size),
-            num_prefix_tokens=0 if self.model.no_embed_class else self._prefix,
-            antialias=self._antialias,
-        )
+        old, prefix = self.model.patch_embed.grid_size, 0 if self.model.no_embed_class else self._prefix
+        return resample_positions(learnt, old, grid, prefix, antialias=self._antialias, rule=self.positions)
 
     def _run(self, index: int, tokens: Tensor, rotary: Tensor | None) -> Tensor:
         block = self.model.blocks[index]

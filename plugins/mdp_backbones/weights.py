@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mdp_backbones.build import Source, advice_on_arch, build_vit, check_vit
 from mdp_backbones.checkpoint import Checkpoint, read_checkpoint
+from mdp_backbones.positions import Positions
 from mdp_backbones.preprocess import IMAGENET, Normalisation
 from mdp_backbones.resnet import ResnetReader, is_resnet, load_resnet_reader
 from mdp_backbones.sources import builtin, timm_weights
@@ -60,7 +61,9 @@ class LoadedResnet:
     facts: WeightsFacts
 
 
-def load_vit(ref: str, context: Context, *, arch: str | None = None, precision: Precision = "fp32") -> LoadedVit:
+def load_vit(
+    ref: str, context: Context, *, arch: str | None = None, precision: Precision = "fp32", positions: Positions = "size"
+) -> LoadedVit:
     """Loads a ViT and notes its weights in the run's record.
 
     Args:
@@ -68,6 +71,7 @@ def load_vit(ref: str, context: Context, *, arch: str | None = None, precision: 
         context: Gives the device; its listener takes the note ``weights``.
         arch: timm architecture; needed by ``file:`` unless the file has a card, not allowed otherwise.
         precision: Type of weights and activations.
+        positions: How learnt positions are resampled to the grid of an image.
 
     Raises:
         WeightsError: The weights are missing, cannot be read, do not fit the architecture, or are no ViT's.
@@ -78,11 +82,11 @@ def load_vit(ref: str, context: Context, *, arch: str | None = None, precision: 
             f"{source.arch} is not a Vision Transformer, and {ref} shall be read as one",
             hint="use weights of a ViT, for example timm:vit_small_patch16_224.dino",
         )
-    return _load_vit(ref, source, context, precision)
+    return _load_vit(ref, source, context, precision, positions)
 
 
 def load_backbone(
-    ref: str, context: Context, *, arch: str | None = None, precision: Precision = "fp32"
+    ref: str, context: Context, *, arch: str | None = None, precision: Precision = "fp32", positions: Positions = "size"
 ) -> LoadedVit | LoadedResnet:
     """Loads a ViT or a ResNet, as its architecture says, and notes its weights in the run's record.
 
@@ -91,13 +95,14 @@ def load_backbone(
         context: As in ``load_vit``.
         arch: As in ``load_vit``.
         precision: As in ``load_vit``.
+        positions: As in ``load_vit``; a ResNet has none.
 
     Raises:
         WeightsError: The weights are missing, cannot be read or do not fit the architecture.
     """
     source = _source(ref, arch, context.listener)
     if not is_resnet(source.arch) or source.checkpoint is None:
-        return _load_vit(ref, source, context, precision)
+        return _load_vit(ref, source, context, precision, positions)
     reader = load_resnet_reader(
         source.checkpoint.content,
         source.arch,
@@ -120,12 +125,12 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _load_vit(ref: str, source: Source, context: Context, precision: Precision) -> LoadedVit:
+def _load_vit(ref: str, source: Source, context: Context, precision: Precision, positions: Positions) -> LoadedVit:
     with torch.random.fork_rng(devices=[]):  # building a network draws random numbers; the caller's are left alone
         network = build_vit(source, context.listener)
     model = network.model.float().eval().requires_grad_(False)
     facts = WeightsFacts(ref, state_sha256(model.state_dict()), source.trained, network.layout)
-    return LoadedVit(VitReader(model, network.normalisation, precision), _noted(facts, model, context))
+    return LoadedVit(VitReader(model, network.normalisation, precision, positions), _noted(facts, model, context))
 
 
 def _noted(facts: WeightsFacts, model: nn.Module, context: Context) -> WeightsFacts:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mdp_backbones.preprocess import in_batches, pad_to_multiple, read_ahead, to_input
+from mdp_backbones.preprocess import in_batches, pad_to_multiple, pad_with_zeros, read_ahead, to_input
 from mdp_backbones.resnet import ResnetReader
 from mdp_backbones.vit import VitReader
 from mdp_backbones.weights import load_backbone
@@ -31,27 +31,30 @@ class Kmeans(Clusterer[KmeansConfig]):
     @cached_property
     def _reader(self) -> VitReader | ResnetReader:
         embed = self.config.embed
-        return load_backbone(embed.weights, self.context, arch=embed.arch, precision=embed.precision).reader
+        return load_backbone(
+            embed.weights, self.context, arch=embed.arch, precision=embed.precision, positions=embed.positions
+        ).reader
 
     def embed(self, images: Images, instances: Sequence[Instances]) -> Iterator[Embedding]:
         """Yields the embeddings of each image's masks: float32 (n_i, dim), row j for instance j; (0, dim) without masks."""
         reader = self._reader
 
         def run(batch: list[Pixels]) -> list[Embedding]:
-            return list(reader.embed(to_input(batch, reader.device, reader.normalisation)).cpu().numpy())
+            inputs = pad_with_zeros(to_input(batch, reader.device, reader.normalisation), reader.multiple)
+            return list(reader.embed(inputs).cpu().numpy())
 
         rows = in_batches(self._views(images, instances, reader), run, self.config.embed.batch)
         for one in instances:
             yield np.array(list(islice(rows, len(one))), dtype=np.float32).reshape(len(one), reader.dim)
 
     def _views(self, images: Images, instances: Sequence[Instances], reader: VitReader | ResnetReader) -> Iterator[Pixels]:
-        colour = reader.normalisation.mean_pixel
+        config, colour = self.config.embed, reader.normalisation.mean_pixel
         with_masks = (index for index, one in enumerate(instances) if len(one))
 
         def views(index: int) -> list[Pixels]:
             pixels, one = images.read(index), instances[index]
-            made = (view_of(pixels, one.mask(row), self.config.embed, colour) for row in range(len(one)))
-            return [pad_to_multiple(view, reader.multiple) for view in made]
+            made = [view_of(pixels, one.mask(row), config, colour, one.boxes[row]) for row in range(len(one))]
+            return [pad_to_multiple(view, reader.multiple) for view in made] if config.padding == "edge" else made
 
         for made in read_ahead(views, with_masks):
             yield from made

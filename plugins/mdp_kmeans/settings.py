@@ -27,15 +27,28 @@ class EmbedConfig(Settings):
     """masked-crop: the mask's box with all other pixels in the mean colour of the network's normalisation (ImageNet's for most);
     crop: the box with all its pixels, as the authors' code does; masked-image: the whole image with all other pixels in the
     mean colour."""
-    size: int = Field(224, ge=16)
-    """Side of the square that each view is resized to, in pixels."""
+    size: Literal["native"] | Annotated[int, Field(ge=16)] = 224
+    """Side of the square that each view is resized to, in pixels; native: views stay as large as they are in the image, as in the
+    authors' code. A large native view takes the network much time and memory: see largest and batch."""
+    largest: int | None = Field(None, ge=16)
+    """For size: native. Views with a longer side than this are shrunk to it, in pixels; null: none is."""
     shape: Literal["pad", "squash"] = "pad"
     """How a view becomes square: pad keeps its proportions and fills up with the mean colour, the object in the middle;
-    squash stretches it."""
+    squash stretches it. Not for size: native."""
+    padding: Literal["edge", "zeros"] = "edge"
+    """What fills up the last patches on the right and at the bottom where a side is no multiple of the ViT's patch: copies of the
+    edge, or zeros after normalisation, as in the authors' code."""
+    positions: Literal["size", "scale-factor"] = "size"
+    """How a ViT's learnt positions are resampled to the view's grid of patches: size stretches them over it; scale-factor does it
+    as DINO's own code and the authors', which moves them by up to a tenth of a patch."""
+    box: Literal["mask", "stored"] = "mask"
+    """Box of masked-crop and crop. mask: tight around the mask's pixels; stored: the box that came with the mask, rounded outwards to
+    whole pixels. They differ where the maker of the mask says so (a prior with outline: polygon, a detector)."""
     margin: float = Field(0.0, ge=0, le=1)
     """How far the box is widened on each side, as a share of its own side; it stays within the image. Not for masked-image."""
     batch: Annotated[int, NoEffect] = Field(32, ge=1)
-    """Views that go through the network together."""
+    """Views that go through the network together; only views of equal size do. Up to four times as many wait in memory for others
+    of their size."""
 
 
 class KmeansConfig(StageConfig):
@@ -52,9 +65,12 @@ class KmeansConfig(StageConfig):
     backend: Annotated[Literal["faiss", "sklearn-minibatch"], OnlyFor("fit")] = "faiss"
     """faiss: Lloyd's algorithm on all masks; sklearn-minibatch: mini batches of 1000, as the authors' code does."""
     restarts: Annotated[int, OnlyFor("fit")] = Field(10, ge=1)
-    """Starts from different k-means++ seeds; the one with the smallest sum of squared distances is kept."""
+    """Starts from different k-means++ seeds; the one with the smallest sum of squared distances is kept. sklearn-minibatch compares
+    starts on a sample of the masks and trains the best one only (scikit-learn's n_init; its default was 3 up to version 1.3 and
+    is 1 since then)."""
     iterations: Annotated[int, OnlyFor("fit")] = Field(50, ge=1)
-    """Iterations of each start (faiss), or largest number of passes over the masks (sklearn-minibatch)."""
+    """Iterations of each start (faiss), or largest number of passes over the masks (sklearn-minibatch; scikit-learn's
+    default is 100)."""
 
     def fit_effort(self, images: int) -> float:
         """Distances between masks (about one an image) and centres."""

@@ -16,6 +16,7 @@ from mdp_backbones.preprocess import (
     fill_outside,
     in_batches,
     pad_to_multiple,
+    pad_with_zeros,
     read_ahead,
     resize,
     short_side_size,
@@ -54,6 +55,17 @@ def test_padding_repeats_the_edge(height, width, multiple):
     for y in range(padded.shape[0]):
         for x in range(padded.shape[1]):
             assert (padded[y, x] == pixels[min(y, height - 1), min(x, width - 1)]).all()
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 16))
+def test_zeros_come_after_normalisation(height, width, multiple):
+    inputs = to_input([image(height, width, seed) for seed in (0, 1)], torch.device("cpu"))
+    padded = pad_with_zeros(inputs, multiple)
+    assert padded.shape[-2:] == (height + -height % multiple, width + -width % multiple)
+    assert torch.equal(padded[..., :height, :width], inputs)
+    assert not padded[..., height:, :].any()
+    assert not padded[..., :, width:].any()
+    assert pad_with_zeros(padded, multiple) is padded
 
 
 @pytest.mark.parametrize(

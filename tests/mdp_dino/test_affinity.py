@@ -19,7 +19,8 @@ from mdp_backbones.random_vit import random_vit
 from mdp_backbones.vit import VitReader
 from mdp_core.api import Context, ImageRecord, Images, Silence, StageError, WeightsError, read_image
 from mdp_core.settings import step_settings
-from mdp_dino.affinity import DinoAffinity, balanced, component_of, object_patches, to_pixels
+from mdp_dino.affinity import DinoAffinity, balanced, component_of, object_patches, within_mass
+from mdp_dino.pixels import to_pixels
 from mdp_dino.settings import DinoAffinityConfig
 
 
@@ -134,18 +135,6 @@ def test_component_of_a_source_that_is_not_set_is_empty():
     mask = np.array([[True, False], [False, True]])
     assert not component_of(mask, (0, 1)).any()
     assert component_of(mask, (1, 1)).tolist() == [[False, False], [False, True]]
-
-
-@given(st.tuples(*[st.integers(1, 50)] * 2), st.tuples(*[st.integers(1, 40)] * 2), st.integers(1, 9), st.integers(0, 99))
-def test_upsampling_equals_the_three_steps_in_turn(size, resized, patch, seed):
-    (height, width), (tall, wide) = size, resized
-    grid = np.random.default_rng(seed).random((-(-tall // patch), -(-wide // patch))) < 0.5
-    repeated = grid.repeat(patch, axis=0).repeat(patch, axis=1)[:tall, :wide]  # nearest, then crop the padding
-    wanted = np.zeros((height, width), bool)
-    for y in range(height):
-        for x in range(width):
-            wanted[y, x] = repeated[(2 * y + 1) * tall // (2 * height), (2 * x + 1) * wide // (2 * width)]
-    assert to_pixels(grid, patch, (tall, wide), (height, width)).tolist() == wanted.tolist()
 
 
 class Heard(Silence):
@@ -394,6 +383,53 @@ def test_zero_keys_give_no_mask():
     mask, source = object_patches(torch.zeros(6, 4), torch.ones(4), topk=0.5)
     assert not mask.any()
     assert source == 0
+
+
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=40), st.floats(0.05, 0.95))
+def test_the_gate_keeps_what_lies_above_the_rest_of_the_mass(values, mass):
+    total, running, wanted = sum(values), 0.0, np.zeros(len(values))
+    assume(abs(total) > 1e-3)
+    for j in sorted(range(len(values)), key=lambda j: (values[j], j)):
+        running += values[j] / total
+        assume(abs(running - (1 - mass)) > 1e-9)
+        wanted[j] = values[j] if running > 1 - mass else 0.0
+    assert within_mass(torch.tensor(values, dtype=torch.float64), mass).tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize(("mean", "share"), [(30, 0.94), (10, 0.64), (-10, 0.48), (-30, 0.065)])
+def test_what_the_gate_leaves_of_the_most_attended(mean, share):
+    """Measured of the authors' rule on logits of deviation 10: a gate made for attention depends on the mean of raw logits."""
+    found = []
+    for seed in range(10):
+        logits = torch.from_numpy(np.random.default_rng(seed).normal(mean, 10, 1600))
+        gated = within_mass(logits, 0.5).argsort(descending=True, stable=True)[:640]
+        found.append(len(set(gated.tolist()) & set(logits.argsort(descending=True)[:640].tolist())) / 640)
+    assert np.mean(found) == pytest.approx(share, abs=0.03)
+
+
+def test_of_equal_logits_the_lower_index_comes_first():
+    keys, query = torch.tensor([[0.0], [5.0], [0.0], [-1.0], [0.0]]), torch.ones(1)
+    features = torch.eye(5)
+    for count, wanted in ((2, [0, 1]), (3, [0, 1, 2])):
+        mask, source = object_patches(keys, query, topk=count / 5, features=features + 0.5, cls_mass=0.5)
+        assert source == 1
+        chosen = (features + 0.5)[wanted].sum(dim=0) @ (features + 0.5).T > 0
+        assert mask.tolist() == chosen.tolist()
+    assert within_mass(torch.zeros(3), 0.5).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("patches", [5, 7, 9, 10, 999, 1201])
+def test_k_is_rounded_down(patches):
+    """k = int(0.4 · (tokens - 1)). All patches are similar to the source, but otherwise a simplex: the mask is the proposals."""
+    simplex = torch.eye(patches - 1).double() - 1 / (patches - 1)
+    features = torch.cat([torch.full((patches - 1, 1), 1 / (10 * patches)).double(), simplex], dim=1)
+    features = torch.cat([torch.eye(patches).double()[:1], features])
+    keys = torch.arange(patches, 0, -1).double()[:, None]
+    mask, source = object_patches(keys, torch.ones(1).double(), topk=0.4, features=features)
+    tokens = patches + 1
+    k = int(0.4 * (tokens - 1))
+    assert source == 0
+    assert mask.tolist() == [True] * k + [False] * (patches - k)
 
 
 class LargestOutput(TorchDispatchMode):

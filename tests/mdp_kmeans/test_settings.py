@@ -18,6 +18,16 @@ def test_steps_depend_on_their_own_settings_only():
     assert step_settings(base, "embed", STEPS) != step_settings(other, "embed", STEPS)
     assert step_settings(base, "fit", STEPS) == step_settings(other, "fit", STEPS)
     assert step_settings(base, "embed", STEPS) == step_settings(KmeansConfig(embed=EmbedConfig(batch=1)), "embed", STEPS)
+    for settings in (
+        {"size": "native"},
+        {"largest": 99},
+        {"padding": "zeros"},
+        {"positions": "scale-factor"},
+        {"box": "stored"},
+    ):
+        changed = KmeansConfig(embed=EmbedConfig(**settings))
+        assert step_settings(base, "embed", STEPS) != step_settings(changed, "embed", STEPS)
+        assert step_settings(base, "fit", STEPS) == step_settings(changed, "fit", STEPS)
     half = KmeansConfig(embed=EmbedConfig(precision="bf16"))
     assert step_settings(base, "embed", STEPS) != step_settings(half, "embed", STEPS)
 
