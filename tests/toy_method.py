@@ -28,10 +28,13 @@ from mdp_core.api import (
     NoEffect,
     OnlyFor,
     Pretrainer,
+    Probe,
+    ProbeConfig,
     Refiner,
     RefinerConfig,
     Registry,
     Segmenter,
+    SegmenterConfig,
     StageConfig,
     WeightsRef,
     hookimpl,
@@ -213,8 +216,13 @@ class Keep(Refiner[KeepConfig]):
             yield LabelMap.paint(found.select(found.scores >= self.config.threshold)) if isinstance(found, Instances) else found
 
 
-class TableConfig(StageConfig):
-    pass
+class TableConfig(SegmenterConfig):
+    snapshots: Annotated[int, OnlyFor("fit")] = 0
+    """Keep a state after every so many images."""
+
+    @property
+    def keeps_snapshots(self) -> bool:
+        return self.snapshots > 0
 
 
 class Table(Segmenter[TableConfig]):
@@ -227,7 +235,14 @@ class Table(Segmenter[TableConfig]):
         for index, pixels in enumerate(images):
             np.add.at(counts, (self._bins(pixels).ravel(), label_maps[index].values.ravel()), 1)
             trace("segment", str(index))
+            if self.config.snapshots and (index + 1) % self.config.snapshots == 0:
+                early = folder / "snapshots" / f"{index + 1:03d}"
+                early.mkdir(parents=True)
+                np.save(early / "table.npy", counts.argmax(axis=1).astype(np.uint8))
         np.save(folder / "table.npy", counts.argmax(axis=1).astype(np.uint8))
+
+    def snapshots(self, folder: Path) -> dict[str, Path]:
+        return {f"image {early.name}": early for early in sorted((folder / "snapshots").glob("*"))}
 
     def predict(self, folder: Path, images: Images) -> Iterator[LabelMap]:
         table = np.load(folder / "table.npy")
@@ -238,6 +253,40 @@ class Table(Segmenter[TableConfig]):
     def _bins(pixels: np.ndarray) -> np.ndarray:
         r, g, b = (pixels[..., c].astype(np.int64) // 32 for c in range(3))
         return r * 64 + g * 8 + b
+
+
+class NamesConfig(ProbeConfig):
+    network: bool = True
+    """Whether it reads the segmenter's labels; otherwise it knows colours alone."""
+
+    @property
+    def reads_segmenter(self) -> bool:
+        return self.network
+
+
+class Names(Probe[NamesConfig]):
+    """Learns the most frequent class of each label that the segmenter gives, or of each coarse colour."""
+
+    Config = NamesConfig
+
+    def fit(
+        self, images: Images, truth: Sequence[LabelMap | None], classes: int, model: Path | None, folder: Path, work: Path
+    ) -> None:
+        counts = np.zeros((512, classes), np.int64)
+        for index, pixels in enumerate(images):
+            true = truth[index]
+            if true is not None:
+                np.add.at(counts, (self._seen(pixels, model).ravel(), true.values.ravel()), 1)
+        np.save(folder / "names.npy", counts.argmax(axis=1).astype(np.uint8))
+
+    def predict(self, folder: Path, model: Path | None, images: Images) -> Iterator[LabelMap]:
+        names = np.load(folder / "names.npy")
+        for pixels in images:
+            yield LabelMap(names[self._seen(pixels, model)])
+
+    def _seen(self, pixels: np.ndarray, model: Path | None) -> np.ndarray:
+        bins = Table._bins(pixels)
+        return bins if model is None else np.load(model / "table.npy")[bins].astype(np.int64)
 
 
 class CrashConfig(StageConfig):
@@ -267,3 +316,4 @@ def mdp_register(registry: Registry) -> None:
     registry.add("detector", "memory", factory=":Memory")
     registry.add("refiner", "keep", factory=":Keep")
     registry.add("segmenter", "table", factory=":Table")
+    registry.add("probe", "names", factory=":Names")

@@ -7,6 +7,7 @@ Stage interfaces, data types, settings, errors and the hook marker. Everything h
 from mdp_core.data.images import IMAGE_SUFFIXES, ImageRecord, Images, Pixels, read_image
 from mdp_core.data.instances import Bitmap, Instances
 from mdp_core.data.label_map import IGNORE, LabelMap, palette
+from mdp_core.data.polygons import to_polygons
 from mdp_core.errors import DataError, MdpError, MdpWarning, PluginError, StageError, WeightsError
 from mdp_core.plugins.hookspecs import (
     Observer,
@@ -35,13 +36,14 @@ from mdp_core.settings import (
 )
 from mdp_core.stages.base import Context, Listener, Silence, Stage
 from mdp_core.stages.clusterer import Clusterer
-from mdp_core.stages.dataset import Dataset, DatasetConfig, Source
+from mdp_core.stages.dataset import Dataset, DatasetConfig, Source, TrueBoxes
 from mdp_core.stages.detector import Detector
 from mdp_core.stages.executor import Executor, Task, TaskListener
 from mdp_core.stages.pretrainer import BACKBONE, Pretrainer
 from mdp_core.stages.prior import GroupingPrior
+from mdp_core.stages.probe import Probe, ProbeConfig
 from mdp_core.stages.refiner import Refiner, RefinerConfig
-from mdp_core.stages.segmenter import Segmenter
+from mdp_core.stages.segmenter import Segmenter, SegmenterConfig
 
 __all__ = [
     "API_VERSION",
@@ -72,6 +74,8 @@ __all__ = [
     "PluginError",
     "PluginHost",
     "Pretrainer",
+    "Probe",
+    "ProbeConfig",
     "Refiner",
     "RefinerConfig",
     "Registry",
@@ -79,6 +83,7 @@ __all__ = [
     "RunInfo",
     "RunOutcome",
     "Segmenter",
+    "SegmenterConfig",
     "Settings",
     "Silence",
     "Source",
@@ -90,6 +95,7 @@ __all__ = [
     "Task",
     "TaskListener",
     "Tracking",
+    "TrueBoxes",
     "WeightsError",
     "WeightsInfo",
     "WeightsRef",
@@ -98,6 +104,7 @@ __all__ = [
     "hookimpl",
     "palette",
     "read_image",
+    "to_polygons",
     "weight_paths",
     "weights_file",
 ]

@@ -84,9 +84,19 @@ def find_trained(folder: Path, record: Mapping[str, Any]) -> Trained | None:
     clusters = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))["clusters"]
     config = host.config("segmenter", step["plugin"])
     usable = _of_prediction(config, settings)
+    model, key = _chosen(entry / "result", step, record)
     return Trained(
-        entry / "result", step["key"], plugin, config.model_validate(usable), usable, _classes(record, step["stage"]), clusters
+        model, key, plugin, config.model_validate(usable), usable, _classes(record, step["stage"]), clusters
     )
+
+
+def _chosen(model: Path, fit: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[Path, str]:
+    """Returns the state of the training that predicts, and the key of what decided on it: a choice by labels, or else the training."""
+    choices = [s for s in record["steps"] if (s["stage"], s["step"]) == (fit["stage"], "select")]
+    if not choices:
+        return model, fit["key"]
+    choice = model.parents[2] / "segmenter-select" / choices[-1]["key"] / "result" / "choice.json"
+    return model / json.loads(choice.read_text(encoding="utf-8"))["folder"], choices[-1]["key"]
 
 
 def plugin_files(folder: Path, record: Mapping[str, Any]) -> list[Path]:
@@ -209,5 +219,5 @@ def _of_prediction(config: type[StageConfig], settings: Mapping[str, Any]) -> di
 def _classes(record: Mapping[str, Any], stage: str) -> dict[int, str]:
     """Returns cluster → the class it was matched with, of the run's own evaluation of the segmenter."""
     own = [c for c in record.get("results", {}).get("components", ()) if c["stage"] == stage]
-    pairs = zip(own[-1]["class_names"], own[-1]["cluster_of_class"], strict=True) if own else ()
+    pairs = zip(own[0]["class_names"], own[0]["cluster_of_class"], strict=True) if own else ()
     return {int(cluster): name for name, cluster in pairs if cluster is not None}

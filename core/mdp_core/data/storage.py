@@ -129,13 +129,20 @@ def label_map_name(image_id: str) -> str:
     return f"{image_id}.png"
 
 
+def _probabilities(label_map: Path) -> Path:
+    """Returns the file of the probabilities that belong to a label map's file."""
+    return label_map.with_name(f"{label_map.name.removesuffix('.png')}.npy")
+
+
 def write_label_maps(folder: Path, ids: Sequence[str], items: Sequence[LabelMap]) -> None:
-    """Writes one part: a folder of palette PNGs."""
+    """Writes one part: a folder of palette PNGs, each with a ``.npy`` of probabilities beside it where there are some."""
     with replacing(folder) as temporary:
         for image_id, item in zip(ids, items, strict=True):
             file = temporary / label_map_name(image_id)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(item.to_png())
+            if item.probabilities is not None:
+                np.save(_probabilities(file), item.probabilities, allow_pickle=False)
 
 
 class StoredInstances(Sequence[Instances]):
@@ -171,4 +178,10 @@ class StoredLabelMaps(Sequence[LabelMap]):
     def __getitem__(self, index: int | slice) -> LabelMap | Sequence[LabelMap]:
         if isinstance(index, slice):
             return StoredLabelMaps(self._files[index])
-        return LabelMap.from_png(self._files[index])
+        label_map, probabilities = LabelMap.from_png(self._files[index]), _probabilities(self._files[index])
+        if not probabilities.is_file():
+            return label_map
+        try:
+            return LabelMap(label_map.values, np.load(probabilities, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise StoreError(f"{probabilities}: cannot be read as probabilities ({error})") from error

@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ from mdp_core.data.storage import (
     write_instances,
     write_label_maps,
 )
-from mdp_core.engine.jobs import Job, read_records, shards
+from mdp_core.engine.jobs import SUPPORT, Job, read_records, shards
+from mdp_core.engine.select import TrueLabelMaps, chosen, select
 from mdp_core.engine.store import Entry, disk_errors
 from mdp_core.errors import PluginError, StageError
 from mdp_core.plugins.loader import PluginHost, load_plugins
@@ -167,7 +167,10 @@ class _Work:
             ("detector", "predict"): self.predict,
             ("refiner", "refine"): self.refine,
             ("segmenter", "fit"): self.fit_segmenter,
+            ("segmenter", "select"): self.select,
             ("segmenter", "predict"): self.predict,
+            ("probe", "fit"): self.fit_probe,
+            ("probe", "predict"): self.predict_probe,
         }
         action: Callable[..., Any] = self.evaluate if self.job.kind == "evaluate" else actions[self.job.kind, self.job.step]
         if shard is None:
@@ -181,9 +184,14 @@ class _Work:
 
     # Inputs, opened once for all shards
 
+    def part_files(self, slot: str) -> list[Path]:
+        """Returns the parts of an input, and after them those of the images that support it."""
+        more = self.inputs.get(slot + SUPPORT)
+        return [*self.inputs[slot].part_files(), *(more.part_files() if more else ())]
+
     def read_instances(self, slot: str) -> StoredInstances:
         if slot not in self._stored:
-            self._stored[slot] = StoredInstances(self.inputs[slot].part_files())
+            self._stored[slot] = StoredInstances(self.part_files(slot))
         return self._stored[slot]  # type: ignore[return-value]
 
     def read_label_maps(self, slot: str) -> StoredLabelMaps:
@@ -244,7 +252,16 @@ class _Work:
             yield instances[i].with_labels(labels[end - len(row) : end])
 
     def predict(self, shard: range) -> Iterator[Any]:
-        return self.plugin.predict(self.inputs["model"].result, self.images.subset(shard))  # type: ignore[no-any-return]
+        return self.plugin.predict(self.model(), self.images.subset(shard))  # type: ignore[no-any-return]
+
+    def predict_probe(self, shard: range) -> Iterator[Any]:
+        model = self.model() if "model" in self.inputs else None
+        return self.plugin.predict(self.inputs["probe"].result, model, self.images.subset(shard))  # type: ignore[no-any-return]
+
+    def model(self) -> Path:
+        """Returns the folder of the model that predicts: what the training left, or the snapshot that was chosen."""
+        folder = self.inputs["model"].result
+        return folder / chosen(self.inputs["selected"].result) if "selected" in self.inputs else folder
 
     def refine(self, shard: range) -> Iterator[Any]:
         given = self.read_predictions("predictions")
@@ -282,7 +299,7 @@ class _Work:
         self.fit(train)
 
     def fit_clusters(self) -> None:
-        rows = [r for part in self.inputs["embeddings"].part_files() for r in read_embeddings(part) if len(r)]
+        rows = [r for part in self.part_files("embeddings") for r in read_embeddings(part) if len(r)]
         if not rows:
             raise StageError(
                 f"there are no masks to cluster: the prior found none in {len(self.images)} images",
@@ -300,14 +317,26 @@ class _Work:
         maps = self.read_label_maps("labels")
         self.fit(lambda folder: self.plugin.fit(self.images, maps, self.job.clusters, folder, self.entry.work))
 
-    # Evaluation: the one place where ground truth is read
+    # Evaluation, probes among it: the one place where ground truth is read
+
+    def fit_probe(self) -> None:
+        truth, classes = TrueLabelMaps(self.dataset, self.images), len(self.dataset.class_names)
+        model = self.model() if "model" in self.inputs else None
+        self.fit(lambda folder: self.plugin.fit(self.images, truth, classes, model, folder, self.entry.work))
+
+    def select(self) -> None:
+        truth = TrueLabelMaps(self.dataset, self.images)
+        sizes = self.job.clusters, len(self.dataset.class_names)
+        model = self.inputs["model"].result
+        self.fit(lambda folder: select(self.plugin, model, self.images, truth, *sizes, folder, self.listener))
 
     def evaluate(self) -> None:
-        from mdp_core.engine.evaluate import evaluate
+        from mdp_core.engine.evaluate import Evaluation
 
         predictions = self.read_predictions("predictions")
-        job = replace(self.job, facts={**self.job.facts, "clusters": self.job.clusters})
-        self.fit(lambda folder: evaluate(job, self.dataset, self.images, predictions, folder, self.listener))
+        objects = self.inputs["objects"].result if "objects" in self.inputs else None
+        evaluation = Evaluation(self.job, self.dataset, self.images, predictions, self.listener, objects)
+        self.fit(evaluation.write)
 
 
 _BENCH = _Bench()

@@ -346,7 +346,7 @@ class _Forecaster:
     def _scaled(self, step: Step, stored: Stored) -> Basis:
         images, manifest = self.counts[step.role], stored.manifest
         before = manifest.images if manifest else 0
-        if (step.kind, step.step) in PART_SUFFIX or step.kind == "evaluate":
+        if (step.kind, step.step) in PART_SUFFIX or step.kind == "evaluate" or step.step == "select":
             same = stored.entry.payload.get("images") == step.payload.get("images")
             return Basis(stored, images / before if before else 1.0, bool(before) or same)
         config = self.recipe.pipeline[step.stage].config

@@ -36,8 +36,12 @@ PART_SUFFIX: Mapping[tuple[str, str], str] = {
     ("detector", "predict"): ".parquet",
     ("refiner", "refine"): "",
     ("segmenter", "predict"): "",
+    ("probe", "predict"): "",
 }
 """The map steps, and how the names of their parts end (label maps are folders); all other steps are done whole."""
+
+SUPPORT = ":support"
+"""Ends the slots of a training's further inputs, those of the images of ``data.support``."""
 
 
 @dataclass(frozen=True)

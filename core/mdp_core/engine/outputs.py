@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdp_core.data.images import Images
-from mdp_core.data.storage import StoredInstances, StoredLabelMaps, label_map_name, write_json, write_text
+from mdp_core.data.storage import StoredInstances, StoredLabelMaps, label_map_name, write_json
 from mdp_core.engine.evaluate import RESULT
 from mdp_core.engine.plan import Role, Step
+from mdp_core.engine.scores import read_scores
+from mdp_core.engine.select import chosen
 from mdp_core.engine.store import Entry
-from mdp_core.evaluation.components import ComponentRow, ComponentTable
-from mdp_core.evaluation.semantic import SemanticResult
 from mdp_core.settings import file_sha256
 from mdp_core.stages.pretrainer import BACKBONE
 
@@ -88,32 +87,14 @@ class Outputs:
         return files
 
     def _tables(self) -> list[str]:
-        rows = []
-        for row in self.plan.rows:
-            content = json.loads((self._entry(row.step).result / RESULT).read_text(encoding="utf-8"))
-            result = SemanticResult.from_json(content)
-            rows.append(ComponentRow(row.title, result))
-            self.written.metrics |= {f"{row.stage}.{name}": value for name, value in result.metrics().items()}
-            self.written.results.setdefault("components", []).append({"title": row.title, "stage": row.stage, **content})
-        for step_id in self.plan.localisation:
-            content = json.loads((self._entry(step_id).result / RESULT).read_text(encoding="utf-8"))
-            if content is not None:
-                stage = self.plan.step(step_id).stage
-                self.written.results.setdefault("localisation", {})[stage] = content
-                shares = ("hit", "hit_any", "mean_best_iou", "corloc")
-                self.written.metrics |= {f"{stage}.{name}": content[name] for name in shares}
-        if not rows:
-            return []
-        table = ComponentTable(tuple(rows))
-        write_json(self.folder / "results.json", self.written.results)
-        write_text(self.folder / "components.md", table.to_markdown())
-        write_text(self.folder / "components.csv", table.to_csv())
-        write_text(self.folder / "classes.csv", table.per_class_to_csv())
-        return ["results.json", "components.md", "components.csv", "classes.csv"]
+        scores = read_scores(self.plan.evaluations, lambda row: self._entry(row.step).result / RESULT)
+        self.written.metrics |= scores.metrics
+        self.written.results |= scores.results
+        return scores.write(self.folder)
 
     def _label_maps(self) -> list[str]:
         """Lays the last stage's label maps into the run's folder (hard links where the disk can)."""
-        final = self._final("refiner", "segmenter")
+        final = [(stage, step) for stage, step in self._final("refiner", "segmenter") if stage not in self.plan.probes]
         if not final:
             return []
         for record, source in zip(self.images.records, self._label_map_files(final[-1][1]), strict=True):
@@ -157,7 +138,7 @@ class Outputs:
             stage: StoredLabelMaps(self._label_map_files(step))
             if step.produces == "label-maps"
             else StoredInstances(self.session.entry(step).part_files())
-            for stage, step in self._final("prior", "clusterer", "detector", "refiner", "segmenter")
+            for stage, step in self._final("prior", "clusterer", "detector", "refiner", "segmenter", "probe")
         }
         if not outputs:
             return []
@@ -166,4 +147,8 @@ class Outputs:
 
     def _model(self) -> Path | None:
         fits = [s for s in self.plan.steps if s.kind == "segmenter" and s.step == "fit"]
-        return self.session.entry(fits[-1]).result if fits else None
+        if not fits:
+            return None
+        folder = self.session.entry(fits[-1]).result
+        choices = [s for s in self.plan.steps if s.stage == fits[-1].stage and s.step == "select"]
+        return folder / chosen(self.session.entry(choices[-1]).result) if choices else folder

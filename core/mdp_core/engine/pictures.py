@@ -84,12 +84,21 @@ def _stages(images: Images, outputs: Outputs, truth: Truth | None, results: Mapp
 
 
 def scores_by_stage(results: Mapping[str, Any], stages: Iterable[str]) -> dict[str, Any]:
-    """Returns the scores by stage; a stage without scores of its own (a detector) takes those of the stage after it."""
-    own = {c["stage"]: c for c in results.get("components", [])}
+    """Returns the scores by stage, of the first protocol that it has been scored with.
+
+    A stage without scores of its own (a detector) takes those of the stage after it, but for a probe's, whose labels are no clusters.
+    """
+    own: dict[str, Any] = {}
+    for component in results.get("components", []):
+        own.setdefault(component["stage"], component)
     found: dict[str, Any] = {}
     after = None
     for stage in reversed(list(stages)):
-        after = own.get(stage, after)
+        scored = own.get(stage)
+        if scored is not None and scored.get("protocol_name") == "probe":
+            found[stage] = scored
+            continue
+        after = scored or after
         if after is not None:
             found[stage] = after
     return found
@@ -140,7 +149,7 @@ Look = Callable[[int], tuple[int, str]]
 
 def cluster_look(results: Mapping[str, Any]) -> Look:
     """Returns how clusters look, by the first component; by their own numbers where nothing was evaluated."""
-    for component in results.get("components", [])[:1]:
+    for component in [c for c in results.get("components", []) if c.get("protocol_name") != "probe"][:1]:
         names = component["class_names"]
         classes = enumerate(zip(names, component["cluster_of_class"], strict=True))
         matched = {cluster: (number, name) for number, (name, cluster) in classes if cluster}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mdp_core.engine.jobs import SUPPORT
 from mdp_core.engine.keys import FORMAT, digest
 from mdp_core.engine.scan import ImageSet
 from mdp_core.engine.supervision import labels_behind
@@ -15,7 +16,7 @@ from mdp_core.recipe.schema import Recipe, StageSection
 from mdp_core.settings import step_settings
 
 Product = Literal["weights", "instances", "embeddings", "clusters", "model", "label-maps", "scores"]
-Role = Literal["train", "eval"]
+Role = Literal["train", "eval", "support"]
 
 STEPS: Mapping[str, tuple[str, ...]] = {
     "pretrainer": ("fit",),
@@ -23,12 +24,17 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "clusterer": ("embed", "fit", "assign"),
     "detector": ("fit", "predict"),
     "refiner": ("refine",),
-    "segmenter": ("fit", "predict"),
+    "segmenter": ("fit", "select", "predict"),
+    "probe": ("fit", "predict"),
 }
-"""The steps of each stage, in order."""
+"""The steps of each stage, in order; ``select`` only where labels choose the checkpoint."""
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 """Raised when evaluation gives other numbers for the same predictions."""
+
+COMPONENTS = ("clustering", "clustering-objects", "clustering-majority", "probe")
+"""Protocols that score label maps: the component table. ``probe`` is that of a probe's, which hold true classes."""
+LAST = "last"
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Step:
         inputs: Slot → id of the step that fills it; ``weights:STAGE`` where a setting of this step says ``stage:STAGE``.
         settings: All settings of the plugin, JSON-ready.
         payload: What the key is made of.
+        facts: What an evaluation writes down beside its scores.
     """
 
     id: str
@@ -56,20 +63,27 @@ class Step:
     payload: Mapping[str, Any]
     produces: Product
     seed: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         """The content address of the result."""
         return digest(self.payload)
 
+    @property
+    def supported(self) -> bool:
+        """Whether it reads the images of ``data.support`` after those of its role."""
+        return any(slot.endswith(SUPPORT) for slot in self.inputs)
+
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the component table: the stages it stands for, and the step with its numbers."""
+    """One evaluation: the stages it stands for, the protocol, and the step with its numbers."""
 
     title: str
     stage: str
     step: str
+    protocol: str = "clustering"
 
 
 @dataclass(frozen=True)
@@ -77,38 +91,65 @@ class Plan:
     """All steps of a run, in an order in which they can be done.
 
     Attributes:
-        rows: Component table: evaluations of label maps, in the order of the pipeline.
-        localisation: Ids of the evaluations of class-agnostic masks.
+        evaluations: All evaluations, in the order of the pipeline.
         outputs: Stage id → id of the step with its final output on the images that people want to see.
         final_role: The role of those images.
         weights: Pretrainer's stage id → id of its training.
+        probes: Stages whose label maps hold true classes: measurements, no results of the method.
     """
 
     steps: tuple[Step, ...]
-    rows: tuple[Row, ...]
-    localisation: tuple[str, ...]
+    evaluations: tuple[Row, ...]
     outputs: Mapping[str, str]
     final_role: Role
     labels_used: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+    probes: frozenset[str] = frozenset()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The component table: evaluations of label maps."""
+        return tuple(row for row in self.evaluations if row.protocol in COMPONENTS)
 
     def step(self, step_id: str) -> Step:
         """Returns the step of an id."""
         return next(s for s in self.steps if s.id == step_id)
 
+    def stages_behind(self, step_id: str) -> frozenset[str]:
+        """Returns the stages that a step's result is made of, its own among them."""
+        steps = {step.id: step for step in self.steps}
+        return frozenset(step.stage for step in _behind(step_id, steps).values())
 
-Made = Literal["weights", "masks", "clustered masks", "label maps"]
+
+Made = Literal["weights", "masks", "clustered masks", "label maps", "class maps"]
 
 
 @dataclass(frozen=True)
 class _Output:
-    """What a stage makes, and how to get the step that makes it for a role."""
+    """What a stage makes, and how to get the step that makes it for a role.
+
+    Attributes:
+        source: What it is made of.
+        probabilities: Whether its label maps come with probabilities.
+        checkpoint: Which state of the segmenter behind it predicts, in words.
+    """
 
     stage: str
     kind: str
     product: Made
     chain: tuple[str, ...]
     step: Callable[[Role], Step]
+    source: _Output | None = None
+    probabilities: bool = False
+    dense_crf: bool = False
+    checkpoint: str = LAST
+
+    def clusterer(self) -> _Output | None:
+        """Returns the clusterer whose clusters its labels are."""
+        found: _Output | None = self
+        while found is not None and found.kind != "clusterer":
+            found = found.source
+        return found
 
 
 class _Planner:
@@ -121,7 +162,15 @@ class _Planner:
         self.outputs: dict[str, _Output] = {}
 
     def add(
-        self, stage: str, section: StageSection, step: str, role: Role, inputs: Mapping[str, Step], produces: Product
+        self,
+        stage: str,
+        section: StageSection,
+        step: str,
+        role: Role,
+        inputs: Mapping[str, Step],
+        produces: Product,
+        *,
+        truth: bool = False,
     ) -> Step:
         """Adds a step unless it is there; two roles with the same images share their steps."""
         name = f"{stage}.{step}" if step == "fit" else f"{stage}.{step}[{role}]"
@@ -144,6 +193,8 @@ class _Planner:
             "images": self.images[role].fingerprint,
             "inputs": {slot: source.key for slot, source in inputs.items()},
         }
+        if truth:
+            payload["truth"] = self.images[role].truth_fingerprint
         seeded = step in type(config).seeded_steps
         if seeded:
             payload["seed"] = self.recipe.seed
@@ -152,21 +203,42 @@ class _Planner:
         seed = self.recipe.seed if seeded else 0
         return self._keep(Step(name, stage, section.kind, step, plugin.name, role, ids, settings, payload, produces, seed))
 
-    def evaluate(self, protocol: str, output: _Output) -> Step:
-        """Adds the evaluation of a stage's output on the eval images: the one place where ground truth is read."""
-        source = output.step("eval")
+    def evaluate(self, protocol: str, output: _Output, role: Role = "eval", **others: Step) -> Step:
+        """Adds an evaluation of a stage's output: the one place, but for probes, where ground truth is read.
+
+        Args:
+            protocol: Its name.
+            output: What is evaluated.
+            role: On which images.
+            others: Further inputs.
+
+        Raises:
+            RecipeError: These images have no ground truth.
+        """
+        images = self.images[role]
+        if images.truth_fingerprint is None:
+            raise RecipeError(
+                f"evaluate: {protocol} reads the ground truth of split {images.split!r}, which has none",
+                hint="leave it out of `evaluate:`, or take a dataset with labels",
+            )
+        inputs = {"predictions": output.step(role), **others}
+        facts: dict[str, Any] = {"split": images.split, "seed": self.recipe.seed}
         payload = {
             "format": FORMAT,
             "kind": "evaluate",
             "step": protocol,
             "version": EVALUATION_VERSION,
-            "images": self.images["eval"].fingerprint,
-            "truth": self.images["eval"].truth_fingerprint,
-            "inputs": {"predictions": source.key},
+            "images": images.fingerprint,
+            "truth": images.truth_fingerprint,
+            "facts": dict(facts),
+            "inputs": {slot: source.key for slot, source in inputs.items()},
         }
-        name = f"{output.stage}.{protocol}[eval]"
-        inputs = {"predictions": source.id}
-        return self._keep(Step(name, output.stage, "evaluate", protocol, protocol, "eval", inputs, {}, payload, "scores"))
+        name = f"{output.stage}.{protocol}[{role}]"
+        ids = {slot: source.id for slot, source in inputs.items()}
+        facts |= {"dense_crf": output.dense_crf, "checkpoint": output.checkpoint, "matching_split": self.images["train"].split}
+        return self._keep(
+            Step(name, output.stage, "evaluate", protocol, protocol, role, ids, {}, payload, "scores", facts=facts)
+        )
 
     def _keep(self, step: Step) -> Step:
         same = self.by_key.get(step.key)
@@ -177,6 +249,7 @@ class _Planner:
     def output(self, stage: str, section: StageSection, source: _Output | None) -> _Output:
         """Returns what a stage makes of its input."""
         add, kind = self.add, section.kind
+        by_labels = getattr(section.config, "checkpoint", LAST) != LAST
 
         def given(role: Role) -> Step:
             if source is None:
@@ -186,9 +259,16 @@ class _Planner:
         def pretrained(_: Role) -> Step:
             return add(stage, section, "fit", "train", {"instances": given("train")} if source else {}, "weights")
 
+        def supported(slot: str, step: Callable[[Role], Step]) -> dict[str, Step]:
+            """Returns the inputs of a training: of the training split and, where there are some, of the images that support it."""
+            more = {slot + SUPPORT: step("support")} if "support" in self.images and section.support else {}
+            return {slot: step("train"), **more}
+
         def fitted(produces: Product) -> Step:
             if kind == "clusterer":
-                return add(stage, section, "fit", "train", {"embeddings": embedded("train")}, produces)
+                return add(stage, section, "fit", "train", supported("embeddings", embedded), produces)
+            if kind == "detector":
+                return add(stage, section, "fit", "train", supported("labels", given), produces)
             return add(stage, section, "fit", "train", {"labels": given("train")}, produces)
 
         def embedded(role: Role) -> Step:
@@ -203,24 +283,94 @@ class _Planner:
 
         def predicted(role: Role) -> Step:
             product: Product = "instances" if kind == "detector" else "label-maps"
-            return add(stage, section, "predict", role, {"model": fitted("model")}, product)
+            model = fitted("model")
+            selected = {"selected": self.select(stage, section, model)} if by_labels else {}
+            return add(stage, section, "predict", role, {"model": model, **selected}, product)
 
         def refined(role: Role) -> Step:
             return add(stage, section, "refine", role, {"predictions": given(role)}, "label-maps")
 
-        chain = (*(source.chain if source and source.product != "label maps" else ()), stage)
-        if kind == "detector" and source:
-            chain = (stage,)
+        def probed(role: Role) -> Step:
+            network = {}
+            if source is not None:
+                prediction = source.step("eval" if "eval" in self.images else "train")
+                network = {slot: self.steps[name] for slot, name in prediction.inputs.items()}
+            self.require_labels(stage, section, "train")
+            model = add(stage, section, "fit", "train", network, "model", truth=True)
+            return add(stage, section, "predict", role, {"probe": model, **network}, "label-maps")
+
         made: dict[str, tuple[Made, Callable[[Role], Step]]] = {
             "pretrainer": ("weights", pretrained),
             "prior": ("masks", mined),
             "clusterer": ("clustered masks", assigned),
             "detector": ("clustered masks", predicted),
-            "refiner": ("label maps", refined),
+            "refiner": ("class maps" if source and source.product == "class maps" else "label maps", refined),
             "segmenter": ("label maps", predicted),
+            "probe": ("class maps", probed),
         }
         product, step = made[kind]
-        return _Output(stage, kind, product, chain, step)
+        own = {"segmenter", "detector", "prior", "pretrainer"}
+        chain = (stage,) if kind in own or source is None else (*source.chain, stage)
+        checkpoint = "best of its snapshots" if by_labels else LAST
+        if kind in ("refiner", "probe") and source is not None:
+            checkpoint = source.checkpoint
+        config = section.config
+        return _Output(
+            stage, kind, product, chain, step, source, bool(getattr(config, "keeps_probabilities", False)),
+            bool(getattr(type(config), "dense_crf", False)), checkpoint,
+        )  # fmt: skip
+
+    def require_labels(self, stage: str, section: StageSection, role: Role) -> None:
+        """Checks that a stage which learns or chooses by labels has some.
+
+        Raises:
+            RecipeError: It has none.
+        """
+        if role not in self.images or self.images[role].truth_fingerprint is None:
+            where = (
+                f"split {self.images[role].split!r}, which has none"
+                if role in self.images
+                else "the eval split, and there is none"
+            )
+            raise RecipeError(
+                f"pipeline.{stage}: {section.kind} {section.use!r} needs the labels of {where}",
+                hint="take a dataset with labels, or leave this out",
+            )
+
+    def select(self, stage: str, section: StageSection, model: Step) -> Step:
+        """Adds the choice of a segmenter's checkpoint by the labels of the eval split, as the authors' code chooses.
+
+        Raises:
+            RecipeError: There are no labels, or no checkpoints to choose from.
+        """
+        self.require_labels(stage, section, "eval")
+        name = f"{stage}.select[eval]"
+        if name in self.steps:
+            return self.steps[name]
+        if not getattr(section.config, "keeps_snapshots", False):
+            raise RecipeError(
+                f"pipeline.{stage}.checkpoint: there is nothing to choose from, as the training keeps no snapshots",
+                hint="see the segmenter's setting for snapshots (`mdp plugins show`)",
+            )
+        plugin, images = self.host.plugin(section.kind, section.use), self.images["eval"]
+        payload = {
+            "format": FORMAT,
+            "kind": section.kind,
+            "step": "select",
+            "version": EVALUATION_VERSION,
+            "plugin": {"name": plugin.name, "code": plugin.identity, "version": type(section.config).cache_version},
+            "settings": step_settings(section.config, "predict", STEPS[section.kind]),
+            "images": images.fingerprint,
+            "truth": images.truth_fingerprint,
+            "inputs": {"model": model.key},
+        }
+        settings = section.config.model_dump(mode="json")
+        inputs = {"model": model.id}
+        return self._keep(
+            Step(
+                name, stage, section.kind, "select", plugin.name, "eval", inputs, settings, payload, "scores", self.recipe.seed
+            )
+        )
 
 
 _NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -230,11 +380,12 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "detector": ("clustered masks",),
     "segmenter": ("label maps",),
 }
-_ACCEPTS = {"instances": "clustered masks", "label-maps": "label maps"}
+_ACCEPTS = {"instances": ("clustered masks",), "label-maps": ("label maps", "class maps")}
 _REMEDY = {
     "masks": "put a prior before it",
     "clustered masks": "put a clusterer before it",
     "label maps": "put a refiner before it",
+    "class maps": "put a probe before it",
 }
 _OPTIONAL = ("pretrainer",)
 """Kinds that do without an input where nobody makes it."""
@@ -242,7 +393,7 @@ _OPTIONAL = ("pretrainer",)
 
 def _needs(section: StageSection) -> tuple[str, ...]:
     if section.kind == "refiner":
-        return tuple(_ACCEPTS[a] for a in getattr(type(section.config), "accepts", ("instances",)))
+        return tuple(made for a in getattr(type(section.config), "accepts", ("instances",)) for made in _ACCEPTS[a])
     return _NEEDS[section.kind]
 
 
@@ -252,6 +403,8 @@ def _input(stage: str, section: StageSection, outputs: Mapping[str, _Output]) ->
     Raises:
         RecipeError: Nobody makes it; the message names both sides.
     """
+    if section.kind == "probe":
+        return _network(stage, section, outputs)
     needs = _needs(section)
     if not needs:
         return None
@@ -263,10 +416,10 @@ def _input(stage: str, section: StageSection, outputs: Mapping[str, _Output]) ->
         chosen = outputs[section.input]
         if chosen.product not in needs:
             raise RecipeError(f"pipeline.{stage} needs {what}, but its input {section.input!r} makes {chosen.product}")
-        return chosen
+        return _with_probabilities(stage, section, chosen)
     for output in reversed(list(outputs.values())):
         if output.product in needs:
-            return output
+            return _with_probabilities(stage, section, output)
     if section.kind in _OPTIONAL:
         return None
     names = {o.stage: o.stage if o.stage == o.kind else f"{o.stage} ({o.kind})" for o in outputs.values()}
@@ -274,6 +427,40 @@ def _input(stage: str, section: StageSection, outputs: Mapping[str, _Output]) ->
     raise RecipeError(
         f"pipeline.{stage}: a {section.kind} needs {what}, and no stage before it makes any ({made})", hint=_REMEDY[needs[0]]
     )
+
+
+def _network(stage: str, section: StageSection, outputs: Mapping[str, _Output]) -> _Output | None:
+    """Finds the segmenter whose features a probe reads; None where it reads those of another network.
+
+    Raises:
+        RecipeError: There is none.
+    """
+    if not getattr(section.config, "reads_segmenter", True):
+        return None
+    segmenters = [stage for stage, output in outputs.items() if output.kind == "segmenter"]
+    chosen = outputs.get(section.input or (segmenters or [""])[-1])
+    if chosen is None or chosen.kind != "segmenter":
+        found = f"its input {section.input!r} is a {chosen.kind}" if chosen else "there is none before it"
+        raise RecipeError(
+            f"pipeline.{stage}: a probe needs the network of a segmenter, and {found}",
+            hint="put a segmenter before it, or let its settings name a network",
+        )
+    return chosen
+
+
+def _with_probabilities(stage: str, section: StageSection, source: _Output) -> _Output:
+    """Returns the input of a stage.
+
+    Raises:
+        RecipeError: The stage needs probabilities, and its input keeps none.
+    """
+    maps = source.product in ("label maps", "class maps")
+    if maps and getattr(section.config, "needs_probabilities", False) and not source.probabilities:
+        raise RecipeError(
+            f"pipeline.{stage}: {section.use} needs the probabilities of {source.stage!r}, which keeps none",
+            hint=f"set pipeline.{source.stage}.predict.probabilities: true",
+        )
+    return source
 
 
 def make_plan(
@@ -300,14 +487,9 @@ def make_plan(
     _add_outputs(planner, recipe, until if pretrain is None else pretrain)
     outputs = planner.outputs
     final_role: Role = "eval" if "eval" in images else "train"
-    rows: list[Row] = []
-    localisation: list[str] = []
+    evaluations: list[Row] = []
     if "eval" in images and images["eval"].truth_fingerprint is not None and recipe.evaluate:
-        rows = [
-            Row(" + ".join(o.chain), o.stage, planner.evaluate("clustering", o).id)
-            for o in _readable_as_label_maps(recipe, outputs)
-        ]
-        localisation = [planner.evaluate("localisation", o).id for o in outputs.values() if o.kind == "prior"]
+        evaluations = list(_evaluations(planner, recipe, outputs))
     final = {stage: output.step(final_role).id for stage, output in outputs.items()}
     steps = {s.id: s for s in planner.steps.values()}
     if pretrain is not None:
@@ -319,7 +501,8 @@ def make_plan(
             used[stage] = labels
     weights = {stage: step for stage, step in final.items() if outputs[stage].product == "weights"}
     ordered = _ordered(steps.values(), list(outputs))
-    return Plan(tuple(ordered), tuple(rows), tuple(localisation), final, final_role, used, weights)
+    probes = frozenset(stage for stage in final if outputs[stage].product == "class maps")
+    return Plan(tuple(ordered), tuple(evaluations), final, final_role, used, weights, probes)
 
 
 def _add_outputs(planner: _Planner, recipe: Recipe, until: str | None) -> None:
@@ -342,14 +525,43 @@ def _behind(goal: str, steps: Mapping[str, Step]) -> dict[str, Step]:
     return found
 
 
-def _readable_as_label_maps(recipe: Recipe, outputs: Mapping[str, _Output]) -> Iterable[_Output]:
-    """Yields the outputs that make rows: label maps, and clustered masks unless a detector's refiner speaks for them."""
-    refined = {o.chain[-2] for o in outputs.values() if o.kind == "refiner" and len(o.chain) > 1}
+def _evaluations(planner: _Planner, recipe: Recipe, outputs: Mapping[str, _Output]) -> Iterator[Row]:
+    """Yields the evaluations that a recipe asks for, stage by stage; priors are always told where their masks lie.
+
+    A detector's masks are read as label maps through its refiner, where it has one.
+    """
+    refined = {o.source.stage for o in outputs.values() if o.kind == "refiner" and o.source is not None}
+    clustered = {o.source.stage for o in outputs.values() if o.kind == "clusterer" and o.source is not None}
+
+    def row(protocol: str, output: _Output, role: Role = "eval", **others: Step) -> Row:
+        return Row(" + ".join(output.chain), output.stage, planner.evaluate(protocol, output, role, **others).id, protocol)
+
+    def objects(protocol: str, output: _Output) -> dict[str, Step]:
+        """Returns the matching that a protocol takes, made on objects of the training split."""
+        clusterer = output.clusterer()
+        if protocol.endswith("-objects") and clusterer is not None:
+            return {"objects": planner.evaluate("clusters", clusterer, "train")}
+        return {}
+
+    wanted = recipe.evaluate
     for output in outputs.values():
-        if output.product == "label maps" or (
-            output.product == "clustered masks" and not (output.kind == "detector" and output.stage in refined)
+        masks = output.product in ("masks", "clustered masks")
+        if output.kind == "prior" or (masks and output.kind == "detector" and "localisation" in wanted):
+            yield row("localisation", output)
+        if output.kind == "clusterer" and "clusters" in wanted:
+            yield row("clusters", output, "train")
+        if output.product == "class maps":
+            yield row("probe", output)
+        elif (
+            output.product != "weights"
+            and output.product != "masks"
+            and (output.kind != "detector" or output.stage not in refined)
         ):
-            yield output
+            for protocol in (p for p in wanted if p.startswith("clustering")):
+                yield row(protocol, output, "eval", **objects(protocol, output))
+        if masks and output.stage not in clustered:
+            for protocol in (p for p in wanted if p.startswith("instances")):
+                yield row(protocol, output, "eval", **objects(protocol, output))
 
 
 def _ordered(steps: Iterable[Step], stages: Sequence[str]) -> list[Step]:
@@ -360,7 +572,7 @@ def _ordered(steps: Iterable[Step], stages: Sequence[str]) -> list[Step]:
         return (
             stages.index(step.stage),
             order.index(step.step) if step.step in order else len(order) + 9,
-            int(step.role == "eval"),
+            ("train", "support", "eval").index(step.role),
         )
 
     return sorted(steps, key=place)

@@ -17,7 +17,9 @@ from mdp_core.engine.curves import journal_points, losses_first, stored_points
 from mdp_core.engine.evaluate import RESULT
 from mdp_core.engine.jobs import read_records
 from mdp_core.engine.pictures import scores_by_stage
+from mdp_core.engine.plan import COMPONENTS
 from mdp_core.engine.record import RunRecord, StepRecord
+from mdp_core.engine.scores import recorded
 from mdp_core.engine.showcase import CHOICE, FAILURES, Showcase, StageResult, Truth
 from mdp_core.engine.store import Entry
 from mdp_core.errors import MdpError
@@ -29,7 +31,7 @@ from mdp_core.report.charts import line_chart
 from mdp_core.stages.base import Context
 
 MOST_CHARTS = 24
-_INSTANCES, _LABEL_MAPS = ("prior", "clusterer", "detector"), ("refiner", "segmenter")
+_INSTANCES, _LABEL_MAPS = ("prior", "clusterer", "detector"), ("refiner", "segmenter", "probe")
 
 Progress = Callable[[int, int], None]
 Named = Sequence[tuple[str, Mapping[str, Any]]]
@@ -54,19 +56,22 @@ class _Collector:
 
     def page(self) -> p.Page:
         record = self.record
-        scores = [SemanticResult.from_json(tables.content(c)) for c in self.results.get("components", ())]
-        titles = [c["title"] for c in self.results.get("components", ())]
+        found = recorded(self.results)
+        scores = [row.result for row in found.components]
+        titles = tables.titles(found.components)
         page = p.Page(record.name, record.id, record.status)
         page.description = str(record.resolved.get("description", ""))
         page.error = record.error or ""
         page.facts = self._facts()
-        page.figures = self._figures(titles, scores)
+        method = [i for i, row in enumerate(found.components) if row.protocol_name == found.components[0].protocol_name]
+        page.figures = self._figures([titles[i] for i in method], [scores[i] for i in method])
         page.warnings = list(dict.fromkeys([*record.warnings, *(f"{s.id}: {w}" for s in record.steps for w in s.warnings)]))
-        page.scores = tables.score_table(self.results)
-        page.protocol = tables.protocol(scores)
+        page.scores = tables.score_table(found.components, [c["stage"] for c in self.results.get("components", ())])
+        page.protocol = tables.protocol(found.components)
         page.classes = tables.classes(scores)
         page.confusions = tables.confusions(titles, scores)
-        page.localisation = tables.localisation(self.results)
+        page.localisation = tables.localisation(found)
+        page.grids = tables.grids(found)
         page.legend = [p.Swatch(c.colour, c.name) for c in page.classes[1:] if c.pixels]
         self._pictures(page)
         page.curves = list(self._curves())
@@ -100,8 +105,9 @@ class _Collector:
             except (OSError, ValueError):
                 self.missing.append(f"{step.id}: its scores are no longer in the store.")
                 continue
-            if step.step == "clustering":
-                found.setdefault("components", []).append({"title": step.stage, "stage": step.stage, **content})
+            if step.step in COMPONENTS:
+                own = {"title": step.stage, "stage": step.stage, "protocol_name": step.step}
+                found.setdefault("components", []).append({**own, **content})
             elif content is not None:
                 found.setdefault(step.step, {})[step.stage] = content
         return found

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
+from mdp_core.engine.scores import Scores
 from mdp_core.engine.showcase import css
 from mdp_core.errors import MdpError
+from mdp_core.evaluation.components import ComponentRow, ComponentTable
+from mdp_core.evaluation.instance_result import NUMBERS, SETTINGS
+from mdp_core.evaluation.instance_table import TITLES, InstanceTable
 from mdp_core.evaluation.semantic import SemanticResult
 from mdp_core.plugins.loader import PluginHost
 from mdp_core.recipe.load import leaves
@@ -21,36 +26,55 @@ CONFUSIONS = 30
 """With more classes than this, the confusion of the last component alone is shown."""
 
 
-def content(component: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a component of the record as ``SemanticResult`` reads it."""
-    return {name: value for name, value in component.items() if name not in ("title", "stage")}
+def titles(rows: Sequence[ComponentRow]) -> list[str]:
+    """Returns what rows are called: by their protocol too where there are several."""
+    several = len({row.protocol_name for row in rows}) > 1
+    return [f"{row.title} ({row.name})" if several else row.title for row in rows]
 
 
-def score_table(results: Mapping[str, Any]) -> list[p.Score]:
-    """Returns the component table."""
+def score_table(rows: Sequence[ComponentRow], stages: Sequence[str]) -> list[p.Score]:
+    """Returns the component table; ``stages`` are those of the rows."""
     return [
-        p.Score(c["title"], c["stage"], c["miou"], c["pixel_accuracy"], c["protocol"]["images"])
-        for c in results.get("components", ())
+        p.Score(title, stage, row.result.miou, row.result.pixel_accuracy, row.result.protocol.images)
+        for title, stage, row in zip(titles(rows), stages, rows, strict=True)
     ]
 
 
-def localisation(results: Mapping[str, Any]) -> list[p.Localisation]:
+def grids(scores: Scores) -> list[p.Grid]:
+    """Returns the further tables: clusters against classes, and AP of masks in each setting."""
+    found = []
+    header: tuple[str, ...]
+    lines: list[tuple[str, ...]]
+    if scores.clusters:
+        header = ("Stage", "ACC, %", "NMI, %", "ARI, %", "Purity, %", "Masks")
+        lines = [
+            (title, *(p.percent(share) for share in (r.acc, r.nmi, r.ari, r.purity)), f"{r.masks:,}")
+            for title, r in scores.clusters.items()
+        ]
+        notes = [note for result in scores.clusters.values() for note in result.notes()]
+        found.append(p.Grid("Clusters and true classes", header, lines, notes))
+    if scores.instances:
+        table = InstanceTable(tuple(scores.instances))
+        for setting in table.settings:
+            rows = [(row.title, row.result.settings[setting]) for row in table.rows if setting in row.result.settings]
+            lines = [
+                (title, *(p.percent(getattr(s, n)) for n in NUMBERS), f"{s.images:,}", f"{s.objects:,}") for title, s in rows
+            ]
+            header = ("Masks", *(f"{TITLES[n]}, %" for n in NUMBERS), "Images", "Objects")
+            found.append(p.Grid(f"Instances: {SETTINGS[setting]}", header, lines, ()))
+        found[-1] = replace(found[-1], notes=table.notes())
+    return found
+
+
+def localisation(scores: Scores) -> list[p.Localisation]:
     """Returns how well masks find objects, by stage."""
     names = ("hit", "hit_any", "mean_best_iou", "corloc", "images", "masks")
-    return [p.Localisation(stage, **{n: found[n] for n in names}) for stage, found in results.get("localisation", {}).items()]
+    return [p.Localisation(stage, **{n: getattr(r, n) for n in names}) for stage, r in scores.localisation.items()]
 
 
-def protocol(scores: Sequence[SemanticResult]) -> list[str]:
+def protocol(rows: Sequence[ComponentRow]) -> list[str]:
     """Returns what the scores hold for, in sentences."""
-    if not scores:
-        return []
-    protocol = scores[-1].protocol
-    return [
-        f"{protocol.images:,} images of split {protocol.split}, pixels pooled over the split.",
-        f"Clusters were matched with classes one to one, for each row by itself ({protocol.matching}); a class without a cluster counts as 0.",
-        "Background is a class like any other." if protocol.background_included else "Background is left out of the mean.",
-        f"{'A' if protocol.dense_crf else 'No'} dense CRF. Checkpoint: {protocol.checkpoint}. Seed: {protocol.seed}.",
-    ]
+    return ComponentTable(tuple(rows)).notes() if rows else []
 
 
 def classes(scores: Sequence[SemanticResult]) -> list[p.ClassLine]:
@@ -76,12 +100,12 @@ def confusions(titles: Sequence[str], scores: Sequence[SemanticResult]) -> list[
 
 def _confusion(title: str, score: SemanticResult) -> p.Confusion:
     """Sums the counts by matched class: a column a class, then clusters without a class, then pixels without a prediction."""
-    matched = set(score.cluster_of_class)
-    others = [c for c in range(len(score.counts)) if c not in matched]
+    labels = [[label for label, c in enumerate(score.class_of_label) if c == true] for true in range(len(score.class_names))]
+    others = [label for label, c in enumerate(score.class_of_label) if c is None]
     rows: list[tuple[str, int, tuple[float, ...] | None]] = []
     for true, name in enumerate(score.class_names):
         pixels = score.class_pixels[true]
-        counts = [0 if c is None else score.counts[c][true] for c in score.cluster_of_class]
+        counts = [sum(score.counts[label][true] for label in of_class) for of_class in labels]
         counts += [sum(score.counts[c][true] for c in others)]
         counts += [score.unpredicted[true]] if any(score.unpredicted) else []
         rows.append((name, pixels, tuple(n / pixels for n in counts) if pixels else None))
@@ -92,7 +116,7 @@ def _confusion(title: str, score: SemanticResult) -> p.Confusion:
 def section(host: PluginHost, name: str, kind: str, settings: dict[str, Any]) -> p.Section:
     """Returns what a recipe says of one plugin: its settings that are not the defaults."""
     use = str(settings.pop("use", ""))
-    for key in ("kind", "input") if kind != "dataset" else ():
+    for key in ("kind", "input", "support") if kind != "dataset" else ():
         settings.pop(key, None)
     try:
         usual = _flat(_defaults(host.config(kind, use)))

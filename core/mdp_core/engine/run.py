@@ -117,12 +117,14 @@ def open_session(loaded: LoadedRecipe, host: PluginHost, options: RunOptions) ->
     images: dict[Role, ImageSet] = {}
     splits: list[tuple[Role, str | None]] = [
         ("train", config.train),
+        ("support", config.support if options.pretrain is None else None),
         ("eval", config.eval if _predicts(recipe, options) else None),
     ]
     for role, split in splits:
         if split is not None:
             scanner = Scanner(store.root / "scans", partial(options.on_scan, split))
-            images[role] = scanner.scan(dataset, identity, split)
+            known = {(record.id, record.path) for record in images["train"].records} if role == "support" else set()
+            images[role] = scanner.scan(dataset, identity, split, without=known)
     try:
         plan = make_plan(recipe, host, images, until=options.until, pretrain=options.pretrain)
     except RecipeError as error:
@@ -200,6 +202,10 @@ class _Run:
             }  # fmt: skip
             with disk_errors(folder):
                 write_records(folder / f"images-{role}.json", images.records)
+        if "support" in session.images:
+            with disk_errors(folder):
+                both = session.images["train"].records + session.images["support"].records
+                write_records(folder / "images-train-support.json", both)
         self.infos = {step.id: _info(step) for step in self.plan.steps}
         self.info = RunInfo(
             self.record.id, recipe.name, folder, options.home, recipe.seed, session.loaded.resolved,
@@ -291,7 +297,7 @@ class _Run:
         try:
             with disk_errors(self.record.folder):
                 worked = coordinator.complete(
-                    self._job(step, entry), entry, len(self.session.images[step.role].records),
+                    self._job(step, entry), entry, self._count(step),
                     self.record.folder / "logs" / f"{step.stage}.log", listener, distributed=self._distributed(step),
                 )  # fmt: skip
         except BaseException as error:
@@ -303,6 +309,11 @@ class _Run:
             listener.notes = dict(manifest.notes)
         status = "done" if worked else "hit"
         self._note(step, StepResult(status, time.monotonic() - started, listener.notes, tuple(listener.warnings)))
+
+    def _count(self, step: Step) -> int:
+        """Returns how many images a step reads."""
+        images = self.session.images
+        return len(images[step.role].records) + (len(images["support"].records) if step.supported else 0)
 
     def _distributed(self, step: Step) -> bool:
         section = self.session.loaded.recipe.pipeline.get(step.stage)
@@ -322,12 +333,10 @@ class _Run:
     def _job(self, step: Step, entry: Entry) -> Job:
         session, recipe = self.session, self.session.loaded.recipe
         config = recipe.data.config.model_dump(mode="json")
-        stages = list(recipe.pipeline)
-        before = stages[: stages.index(step.stage) + 1]
-        labels_used = {stage: what for stage, what in self.plan.labels_used.items() if stage in before}
+        behind = self.plan.stages_behind(step.id)
+        labels_used = {stage: what for stage, what in self.plan.labels_used.items() if stage in behind}
         settings, weights = self._settings(step)
         inputs = {slot: session.entry(session.plan.step(name)) for slot, name in step.inputs.items()}
-        facts = {"split": session.images[step.role].split, "seed": recipe.seed, "labels_used": labels_used}
         return Job(
             id=step.id,
             stage=step.stage,
@@ -336,7 +345,7 @@ class _Run:
             plugin=step.plugin,
             settings=settings,
             entry=str(entry.folder),
-            images=str(self.record.folder / f"images-{step.role}.json"),
+            images=str(self.record.folder / f"images-{step.role}{'-support' if step.supported else ''}.json"),
             dataset=(recipe.data.use, config),
             inputs={slot: str(folder.folder) for slot, folder in inputs.items()},
             clusters=max((m.clusters for e in inputs.values() if (m := e.manifest()) is not None), default=0),
@@ -344,7 +353,7 @@ class _Run:
             device=recipe.device,
             plugin_files=tuple(str(f) for f in session.host.files),
             shard_size=shard_size(),
-            facts=facts if step.kind == "evaluate" else {},
+            facts={**step.facts, "labels_used": labels_used} if step.kind == "evaluate" else {},
             weights=weights,
         )
 

@@ -15,7 +15,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +82,8 @@ class _Facts(NamedTuple):
 
 
 Progress = Callable[[int, int], None]
+Image = tuple[str, str | None]
+"""Id and path of an image."""
 
 
 class Scanner:
@@ -96,18 +98,24 @@ class Scanner:
         self._memory = memory
         self._progress = progress
 
-    def scan(self, dataset: Dataset[DatasetConfig], plugin: str, split: str) -> ImageSet:
+    def scan(self, dataset: Dataset[DatasetConfig], plugin: str, split: str, *, without: Set[Image] = frozenset()) -> ImageSet:
         """Scans one split.
 
         Args:
             dataset: The dataset.
             plugin: Its name and version, as they stand in keys.
             split: The split.
+            without: Images to leave out: those of another split that this one adds to.
 
         Raises:
             DataError: No images at all, two of one id, or a bad image where the recipe says ``on_bad_image: error``.
         """
-        sources = _listed(dataset, split)
+        listed = _listed(dataset, split)
+        sources = [source for source in listed if (source.id, source.path and str(source.path)) not in without]
+        if listed and not sources:
+            raise DataError(
+                f"data.support: every image of split {split!r} is in the training split too", hint="leave data.support out"
+            )
         _check_ids(sources)
         facts = self._facts([s.path for s in sources if s.path is not None])
         truths = self._facts([t for s in sources for t in s.truth], as_image=False)

@@ -31,7 +31,7 @@ _SELF_SUPERVISED = frozenset(
 def labels_behind(config: StageConfig, stages: Mapping[str, str] | None = None) -> str | None:
     """Returns what labels a stage uses, in words, or None.
 
-    That is what its plugin declares (``uses_labels``), weights of timm whose name does not say that they were made
+    That is what its plugin declares (``uses_labels``), the choice of a checkpoint by labels, weights of timm whose name does not say that they were made
     without labels (most of timm's are trained with ImageNet's), and weights of a pretrainer of the same pipeline that
     itself used labels; one that did not leaves no trace. Files are taken as they come: nobody can tell.
 
@@ -41,6 +41,8 @@ def labels_behind(config: StageConfig, stages: Mapping[str, str] | None = None) 
     """
     declared = type(config).uses_labels
     found = [declared] if declared else []
+    if getattr(config, "checkpoint", "last") == "best-on-labels":
+        found.append("its checkpoint is chosen by mIoU on the labels of the eval split")
     for ref in dict.fromkeys(weight_refs(config)):
         behind = (stages or {}).get(stage_of(ref) or "")
         if behind is not None:

@@ -101,13 +101,13 @@ def main() -> None:
         load_plugins()  # their modules and settings, which each worker asks for again
     later, wards = list(LATER), _Wards(own)
     while True:
-        ready = select.select([own, wards.wake], [], [], 0 if later else None)[0]
+        ready = select.select([own.fileno(), wards.wake], [], [], 0 if later else None)[0]
         if not ready:
             with suppress(Exception):
                 importlib.import_module(later.pop(0))
         if wards.wake in ready:
             wards.reap()
-        if own not in ready:
+        if own.fileno() not in ready:
             continue
         message, descriptors, _, _ = socket.recv_fds(own, _LONGEST, 2)
         if not message:

@@ -29,7 +29,7 @@ from mdp_core.plugins.registry_file import RegistryFile, load_registry_file
 from mdp_core.plugins.version import API_VERSION
 from mdp_core.settings import StageConfig, file_sha256
 
-KINDS = ("dataset", "pretrainer", "prior", "clusterer", "detector", "refiner", "segmenter", "executor", "observer")
+KINDS = ("dataset", "pretrainer", "prior", "clusterer", "detector", "refiner", "segmenter", "probe", "executor", "observer")
 GROUP = "mdp"
 _WEIGHTS_HOOKS = ("mdp_describe_weights", "mdp_fetch_weights", "mdp_list_weights")
 

@@ -147,6 +147,8 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         del dumped["executor"]
     for section in (dumped["data"], *dumped["pipeline"].values(), dumped.get("executor", {}), *dumped["observers"]):
         section.update(section.pop("config", {}))
+        if section.get("kind") not in schema.SUPPORTED:
+            section.pop("support", None)
     order = ("name", "description", "seed", "device", "data", "pipeline", "evaluate", "executor", "observers")
     return {key: dumped[key] for key in order if key in dumped}
 
@@ -300,7 +302,21 @@ class _Checker:
         kind = self._kind(name, node, path)
         taken = self._input(name, node, names, path)
         plugin = self._plugin(node, path, kind, schema.STAGE_KEYS) if kind else None
-        return StageSection(kind=kind, use=plugin[0], input=taken, config=plugin[1]) if kind and plugin else None
+        support = self._support(node, kind, path)
+        return (
+            StageSection(kind=kind, use=plugin[0], input=taken, support=support, config=plugin[1]) if kind and plugin else None
+        )
+
+    def _support(self, node: Node, kind: str | None, path: Keys) -> bool:
+        given = node.mapping.get("support")
+        if given is None:
+            return True
+        if not isinstance(given.value, bool):
+            self._report(given, (*path, "support"), f"expected true or false, got {got(given.plain())}")
+        elif kind not in schema.SUPPORTED:
+            names = " or ".join(map(_a, schema.SUPPORTED))
+            self._report(given, (*path, "support"), f"only {names} can learn from data.support, this is {_a(str(kind))}")
+        return bool(given.value)
 
     def _kind(self, name: str, node: Node, path: Keys) -> str | None:
         given = node.mapping.get("kind")

@@ -9,16 +9,20 @@ from pydantic import AfterValidator, Field, SerializeAsAny
 
 from mdp_core.settings import NoEffect, Settings, StageConfig
 
-STAGE_KINDS = ("pretrainer", "prior", "clusterer", "detector", "refiner", "segmenter")
+STAGE_KINDS = ("pretrainer", "prior", "clusterer", "detector", "refiner", "segmenter", "probe")
 """Kinds of stages of a pipeline, in their usual order."""
+SUPPORTED = ("clusterer", "detector")
+"""Kinds that learn from the images of ``data.support`` too."""
 
-EvaluationName = Literal["clustering"]
-"""Protocols that ``evaluate:`` can name; a new one is added here."""
+EvaluationName = Literal[
+    "clustering", "clustering-objects", "clustering-majority", "clusters", "instances", "instances-objects", "localisation"
+]
+"""Protocols that ``evaluate:`` can name (``mdp_core.evaluation``); each name stands for one exact definition, without settings."""
 EVALUATIONS: tuple[str, ...] = get_args(EvaluationName)
 
 SECTION_KEYS = ("use",)
 """Keys of the data section and of observers that are not settings of their plugin."""
-STAGE_KEYS = ("kind", "use", "input")
+STAGE_KEYS = ("kind", "use", "input", "support")
 """Keys of a stage that are not settings of its plugin; no plugin can have settings of these names."""
 
 
@@ -55,11 +59,13 @@ class StageSection(Settings):
     """One stage of the pipeline."""
 
     kind: str
-    """``pretrainer``, ``prior``, ``clusterer``, ``detector``, ``refiner`` or ``segmenter``."""
+    """``pretrainer``, ``prior``, ``clusterer``, ``detector``, ``refiner``, ``segmenter`` or ``probe``."""
     use: str
     """Name of the plugin, without aliases."""
     input: str | None = None
     """Id of the earlier stage whose result it takes; by default the nearest one that fits."""
+    support: bool = True
+    """Whether a clusterer or a detector learns from the images of ``data.support`` as well."""
     config: SerializeAsAny[StageConfig]
     """Settings of the plugin."""
 

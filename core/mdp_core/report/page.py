@@ -201,6 +201,16 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """A table of numbers: the first column names the row; notes say how it was measured."""
+
+    title: str
+    header: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Figure:
     """A number that sums up the run."""
 
@@ -238,6 +248,7 @@ class Page:
     classes: Sequence[ClassLine] = ()
     confusions: Sequence[Confusion] = ()
     localisation: Sequence[Localisation] = ()
+    grids: Sequence[Grid] = ()
     legend: Sequence[Swatch] = ()
     choice: str = ""
     walk: Sequence[Example] = ()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from mdp_core.data.images import ImageRecord, Pixels, read_image
@@ -28,6 +30,9 @@ class DatasetConfig(StageConfig):
     """Split that the method learns from. Its labels, if any, are never read."""
     eval: str | None = "val"
     """Split that the results are evaluated on, with its labels; null: no evaluation."""
+    support: str | None = None
+    """Split of further images, without labels, that the clusterer and the detector learn from as well (the paper adds VOC2007
+    to VOC2012); null: none. The segmenter learns from ``train`` alone."""
     on_bad_image: Literal["skip", "error"] = "skip"
     """An image that cannot be read: skip it and list it, or stop before any work."""
     min_side: int = Field(16, ge=1)
@@ -53,10 +58,23 @@ class Source:
     truth: tuple[Path, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class TrueBoxes:
+    """The true objects of an image as boxes.
+
+    Attributes:
+        boxes: float32 (n, 4), x0 y0 x1 y1 in pixels, ends exclusive.
+        labels: int32 (n,), indices of ``class_names`` less background (0 = the first object class).
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+
 class Dataset(Stage[ConfigT], ABC):
     """Images in named splits.
 
-    The engine gives plugins of other stages ``read`` alone; ``label_map`` and ``instances`` reach evaluation only.
+    The engine gives plugins of other stages ``read`` alone; the others reach evaluation (and probes, which are one) only.
     """
 
     kind = "dataset"
@@ -87,3 +105,12 @@ class Dataset(Stage[ConfigT], ABC):
     def instances(self, record: ImageRecord) -> Instances | None:
         """Ground truth for evaluation: labels index ``class_names`` less background (0 = the first object class)."""
         return None
+
+    def crowds(self, record: ImageRecord) -> Instances | None:
+        """Regions of many objects that nobody told apart (COCO's ``iscrowd``): to find something there is neither right nor wrong."""
+        return None
+
+    def boxes(self, record: ImageRecord) -> TrueBoxes | None:
+        """True objects as boxes, for matching clusters with classes on objects; those of ``instances`` unless overridden."""
+        objects = self.instances(record)
+        return None if objects is None else TrueBoxes(objects.boxes, objects.labels)

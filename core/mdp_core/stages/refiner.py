@@ -18,6 +18,13 @@ class RefinerConfig(StageConfig):
 
     accepts: ClassVar[tuple[str, ...]] = ("instances",)
     """What it refines: ``"instances"`` (clustered masks), ``"label-maps"``, or both."""
+    dense_crf: ClassVar[bool] = False
+    """Whether it is a dense CRF: the protocol of every score of what it made says so."""
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether label maps must come with probabilities; the plan checks that their maker keeps them."""
+        return False
 
 
 class Refiner(Stage[ConfigT], ABC):

@@ -53,12 +53,12 @@ GOLDEN = """\
   recipes/pascal.yaml:12:35: pipeline.detector.fit.amp: expected true or false, got 'maybe'
   recipes/pascal.yaml:12:46: pipeline.detector.fit.lr: expected a number > 0, got true
   recipes/pascal.yaml:12:66: pipeline.detector.fit.mm_overrides: expected a mapping, got 3
-  recipes/pascal.yaml:13:3: pipeline.crf.kind: required setting is missing, as 'crf' is no kind of stage (there are: pretrainer, prior, clusterer, detector, refiner, segmenter)
+  recipes/pascal.yaml:13:3: pipeline.crf.kind: required setting is missing, as 'crf' is no kind of stage (there are: pretrainer, prior, clusterer, detector, refiner, segmenter, probe)
   recipes/pascal.yaml:14:18: pipeline.refiner.use: no refiner named 'confidense', did you mean 'confidence'? (there are: confidence, dense-crf)
   recipes/pascal.yaml:14:37: pipeline.refiner.input: no stage named 'crff' before this one, did you mean 'crf'? (before it are: prior, clusterer, detector, crf)
-  recipes/pascal.yaml:15:17: pipeline.other.kind: no kind of stage named 'refinr', did you mean 'refiner'? (there are: pretrainer, prior, clusterer, detector, refiner, segmenter)
+  recipes/pascal.yaml:15:17: pipeline.other.kind: no kind of stage named 'refinr', did you mean 'refiner'? (there are: pretrainer, prior, clusterer, detector, refiner, segmenter, probe)
   recipes/pascal.yaml:16:3: pipeline.segmenter: no such weights: gone (download them)
-  recipes/pascal.yaml:17:12: evaluate.0: expected 'clustering', got 'clusterin', did you mean 'clustering'?
+  recipes/pascal.yaml:17:12: evaluate.0: expected one of 'clustering', 'clustering-objects', 'clustering-majority', 'clusters', 'instances', 'instances-objects', 'localisation', got 'clusterin', did you mean 'clustering'?
   recipes/pascal.yaml:18:9: device: expected auto, cpu, cuda or one GPU such as cuda:1, got 'gpu'
   recipes/pascal.yaml:19:35: observers.1.urii: unknown setting, did you mean 'uri'?
   recipes/pascal.yaml:19:45: observers.2.use: expected the name of an observer, got 3 (there are: mlflow)
@@ -132,7 +132,7 @@ def test_all_mistakes_come_together_with_their_places(folder: Path, catalogue: C
             "  prior: {topk: 0.3}",
             "  priors: {topk: 0.3}",
             "4:3: pipeline.priors.kind: required setting is missing, as 'priors' is no kind of stage, did you mean 'prior'? "
-            "(there are: pretrainer, prior, clusterer, detector, refiner, segmenter)",
+            "(there are: pretrainer, prior, clusterer, detector, refiner, segmenter, probe)",
         ),
         (
             "  prior: {topk: 0.3}",
@@ -162,7 +162,7 @@ def test_all_mistakes_come_together_with_their_places(folder: Path, catalogue: C
         (
             "evaluate: [clustering]",
             "evaluate: clustering",
-            "9:11: evaluate: expected a list of values, each 'clustering', got 'clustering'; a list is written [clustering]",
+            "9:11: evaluate: expected a list of values, each one of 'clustering', 'clustering-objects', 'clustering-majority', 'clusters', 'instances', 'instances-objects', 'localisation', got 'clustering'; a list is written [clustering]",
         ),
         ("evaluate: [clustering]", "observers: mlflow", "9:12: observers: expected a list of mappings such as {use: mlflow}"),
         (

@@ -48,6 +48,7 @@ pipeline:
     kind: clusterer                               # default
     use: kmeans                                   # default
     input: null                                   # default
+    support: true                                 # default
     clusters: 5                                   # recipes/toy.yaml:5
     embed:
       view: crop                                  # --set
