@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdp_core.api import Images, Instances, LabelMap, Refiner, StageError
+from mdp_refine.overlap import paint
+from mdp_refine.pixels import boxed, grabcut
 from mdp_refine.settings import ConfidenceConfig
 
 
@@ -17,35 +19,47 @@ class Confidence(Refiner[ConfidenceConfig]):
     Config = ConfidenceConfig
 
     def refine(self, images: Images, predictions: Sequence[Instances] | Sequence[LabelMap]) -> Iterator[LabelMap]:
-        """Yields one label map an image.
+        """Yields one label map an image; reads pixels for GrabCut alone.
 
         Raises:
             StageError: The predictions are label maps, or masks without a cluster.
         """
-        for record, instances in zip(images.records, predictions, strict=True):
+        config = self.config
+        for index, (record, instances) in enumerate(zip(images.records, predictions, strict=True)):
             if not isinstance(instances, Instances):
                 raise StageError("confidence refines scored masks, not label maps", hint="put it after a detector")
-            kept = instances.select(confident(instances.scores, self.config.threshold, keep_best=self.config.keep_best))
+            chosen = confident(
+                instances.scores, config.threshold, keep_best=config.keep_best, equal=config.comparison == "at-least"
+            )
+            kept = instances.select(chosen)
             if (kept.labels < 0).any():
                 raise StageError(
                     f"{record.id}: masks without a cluster cannot become a label map",
                     hint="put a clusterer or a detector before the refiner",
                 )
-            yield LabelMap.paint(kept)
+            if config.pixels == "box":
+                kept = boxed(kept)
+            elif config.pixels == "grabcut" and len(kept):
+                kept = grabcut(kept, images.read(index))
+            yield paint(kept, config.overlap)
 
 
-def confident(scores: NDArray[np.float32], threshold: float, *, keep_best: bool) -> NDArray[np.int64]:
+def confident(scores: NDArray[np.float32], threshold: float, *, keep_best: bool, equal: bool = False) -> NDArray[np.int64]:
     """Selects the scores above a threshold, compared as float32.
+
+    The authors' code walks down the scores and stops at the first below the threshold: the same selection with ``equal``.
 
     Args:
         scores: float32 (n,) in [0, 1], in any order.
         threshold: τ; a score must be greater.
-        keep_best: Where no score is, select the best (the first of equals).
+        keep_best: Where no score passes, select the best (the first of equals).
+        equal: Scores equal to the threshold pass as well.
 
     Returns:
         Their indices, ascending, int64.
     """
-    chosen = np.flatnonzero(scores > np.float32(threshold))
+    limit = np.float32(threshold)
+    chosen = np.flatnonzero(scores >= limit if equal else scores > limit)
     if keep_best and not len(chosen) and len(scores):
         chosen = np.array([np.argmax(scores)])
     return chosen
