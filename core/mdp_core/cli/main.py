@@ -7,7 +7,23 @@ from typing import Annotated
 import typer
 
 from mdp_core import __version__
-from mdp_core.cli import cache, compare, doctor, plan, plugins, pretrain, recipe, report, run, runs, sweep, track, weights
+from mdp_core.cli import (
+    cache,
+    compare,
+    data,
+    doctor,
+    plan,
+    plugins,
+    pretrain,
+    recipe,
+    report,
+    run,
+    runs,
+    sweep,
+    table,
+    track,
+    weights,
+)
 
 app = typer.Typer(
     name="mdp",
@@ -22,12 +38,14 @@ app.command("plan")(plan.plan)
 app.command("pretrain")(pretrain.pretrain)
 app.command("sweep")(sweep.sweep)
 app.command("compare")(compare.compare)
+app.command("table")(table.table)
 app.command("report")(report.report)
 app.add_typer(cache.app, name="cache")
 app.add_typer(runs.app, name="runs")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(weights.app, name="weights")
+app.add_typer(data.app, name="data")
 app.add_typer(track.app, name="track")
 app.command("doctor")(doctor.doctor)
 

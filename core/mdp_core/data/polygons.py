@@ -22,14 +22,9 @@ def to_polygons(mask: Bitmap, tolerance: float = 2.0) -> list[list[float]]:
     """
     from skimage.measure import approximate_polygon, find_contours  # a fifth of a second, which only this needs
 
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return []
-    window = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    offset = np.array([rows[0] - 1, columns[0] - 1])
     polygons = []
-    for contour in find_contours(np.pad(window, 1).astype(np.float64), 0.5):  # type: ignore[no-untyped-call]
-        closed = approximate_polygon(contour + offset, tolerance)  # type: ignore[no-untyped-call]
+    for contour in find_contours(np.pad(mask.astype(np.float64), 1), 0.5):  # type: ignore[no-untyped-call]
+        closed = approximate_polygon(contour - 1, tolerance)  # type: ignore[no-untyped-call]
         simple = closed[:-1]  # the last point is the first again
         if len(simple) >= 3:
             points = np.maximum(simple[:, ::-1], 0.0)

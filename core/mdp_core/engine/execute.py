@@ -265,7 +265,8 @@ class _Work:
 
     def refine(self, shard: range) -> Iterator[Any]:
         given = self.read_predictions("predictions")
-        return self.plugin.refine(self.images.subset(shard), [given[i] for i in shard])  # type: ignore[no-any-return]
+        predictions = given[shard.start : shard.stop]  # label maps are read when asked for: probabilities are large
+        return self.plugin.refine(self.images.subset(shard), predictions)  # type: ignore[no-any-return]
 
     # Fit steps
 

@@ -458,7 +458,7 @@ def _with_probabilities(stage: str, section: StageSection, source: _Output) -> _
     if maps and getattr(section.config, "needs_probabilities", False) and not source.probabilities:
         raise RecipeError(
             f"pipeline.{stage}: {section.use} needs the probabilities of {source.stage!r}, which keeps none",
-            hint=f"set pipeline.{source.stage}.predict.probabilities: true",
+            hint=f"set pipeline.{source.stage}.predict.probabilities: true, or pipeline.{stage}.unary: labels",
         )
     return source
 

@@ -71,8 +71,8 @@ def find_recipe(name: str | Path, folder: Path | None = None) -> Path:
 
 def _recipes_in(folder: Path, *, names: bool = False) -> dict[str, str]:
     """Returns the recipes of a folder: name → how messages show it."""
-    files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
-    return {f.stem: f.stem if names else shown(f) for f in files}
+    files = sorted(folder.rglob("*.yaml") if names else folder.glob("*.yaml")) if folder.is_dir() else []
+    return {f.stem: f.relative_to(folder).with_suffix("").as_posix() if names else shown(f) for f in files}
 
 
 def _offer(name: str, recipes: Mapping[str, str]) -> str:

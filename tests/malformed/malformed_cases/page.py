@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Queue
 
-from malformed_cases import commands, data, experiments, plugins, recipes, weights
+from malformed_cases import commands, data, evaluation, experiments, plugins, recipes, weights
 from malformed_cases.case import Case, Outcome, Runner
 
 GROUPS: Mapping[str, Sequence[Case]] = {
@@ -18,6 +18,7 @@ GROUPS: Mapping[str, Sequence[Case]] = {
     "Command lines": commands.PLAIN,
     "Images": data.IMAGES,
     "Labels": data.LABELS,
+    "Evaluation": evaluation.EVALUATION,
     "References to weights": weights.REFERENCES,
     "Files of weights": weights.FILES,
     "Networks and devices": weights.NETWORKS,

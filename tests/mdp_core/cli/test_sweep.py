@@ -194,8 +194,8 @@ def test_a_dry_run_counts_and_writes_nothing(mdp: Call, tmp_path: Path) -> None:
     assert "4 runs" in done.stdout
     assert "1  refiner.threshold=0.5  seed=7" in done.stdout
     assert "4  refiner.threshold=0.6  seed=8" in done.stdout
-    shared = 5  # masks and embeddings of two roles, and the score of the masks, know neither seed nor threshold
-    seeded = 6  # the clusterer's fit, its labels of two roles and their score, the detector's fit and predictions
+    shared = 4  # masks and embeddings of two roles know neither seed nor threshold
+    seeded = 7  # the score of the masks, the clusterer's fit, its labels of two roles and their score, the detector's fit and predictions
     own = 2  # the refiner's label maps and their score
     assert f"{shared + 2 * seeded + 4 * own} distinct steps, each done once (one by one the runs have {4 * 13})" in done.stdout
     assert shared + seeded + own == 13

@@ -18,13 +18,13 @@ def filled(polygons: list[list[float]], size: tuple[int, int]) -> np.ndarray:
 
 
 def literal(mask: np.ndarray, tolerance: float) -> list[list[float]]:
-    """The same on the whole image, point by point."""
+    """The same, point by point."""
     padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2))
     padded[1:-1, 1:-1] = mask
     result = []
     for contour in measure.find_contours(padded, 0.5):
-        points = measure.approximate_polygon(contour, tolerance)
-        flat = [float(max(v, 0)) for row, column in points[:-1] for v in (column - 1, row - 1)]
+        points = measure.approximate_polygon(np.array([[row - 1, column - 1] for row, column in contour]), tolerance)
+        flat = [float(max(v, 0)) for row, column in points[:-1] for v in (column, row)]
         if len(flat) >= 6:
             result.append(flat)
     return result
@@ -50,7 +50,7 @@ def test_a_hole_is_a_polygon_of_its_own_and_is_filled() -> None:
     st.tuples(st.integers(1, 30), st.integers(1, 30)).flatmap(lambda s: hnp.arrays(np.bool_, s)),
     st.sampled_from([0.0, 1.0, 2.0]),
 )
-def test_the_window_changes_nothing(mask: np.ndarray, tolerance: float) -> None:
+def test_the_points_are_those_of_a_literal_version(mask: np.ndarray, tolerance: float) -> None:
     assert to_polygons(mask, tolerance) == literal(mask, tolerance)
 
 

@@ -217,7 +217,7 @@ def test_a_crf_needs_the_probabilities_of_its_input(host: PluginHost) -> None:
     crf = ("pipeline.segmenter={use: deeplabv3, arch: r18}", "pipeline.crf={kind: refiner, use: dense-crf}")
     with pytest.raises(RecipeError, match="dense-crf needs the probabilities of 'segmenter', which keeps none") as caught:
         plan(host, *crf)
-    assert caught.value.hint == "set pipeline.segmenter.predict.probabilities: true"
+    assert caught.value.hint == "set pipeline.segmenter.predict.probabilities: true, or pipeline.crf.unary: labels"
     made = plan(host, *crf, "pipeline.segmenter.predict.probabilities=true")
     facts = {row.stage: made.step(row.step).facts["dense_crf"] for row in made.rows}
     assert facts == {"clusterer": False, "refiner": False, "segmenter": False, "crf": True}
