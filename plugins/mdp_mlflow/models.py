@@ -205,12 +205,14 @@ def _source(ref: str, trained: Trained, record: Mapping[str, Any]) -> Path:
 
 
 def _of_prediction(config: type[StageConfig], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings without those that only the fit knows: initial weights need not be where the model is loaded."""
+    """Returns the settings without those that only the fit knows, as initial weights need not be where the model is loaded, and
+    without ``checkpoint``: the state is chosen.
+    """
     fields = {name: field for name, field in config.model_fields.items() if name in settings}
     kept = {}
     for name, field in fields.items():
         only = {step for mark in field.metadata if isinstance(mark, OnlyFor) for step in mark.steps}
-        if (name == "fit" or (only and "predict" not in only)) and not field.is_required():
+        if (name in ("fit", "checkpoint") or (only and "predict" not in only)) and not field.is_required():
             continue
         kept[name] = settings[name]
     return kept

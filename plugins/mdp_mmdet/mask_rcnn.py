@@ -51,7 +51,7 @@ class MaskRCNN(Detector[MaskRCNNConfig]):
             work=work,
             prepare=self._prepare,
         )
-        publish(folder, model, Published("mmdet", config, {"clusters": clusters}))
+        publish(folder, model, Published("mmdet", config, {"clusters": clusters}, parts="mdp_mmdet.mmdet_parts"))
 
     def predict(self, folder: Path, images: Images) -> Iterator[Instances]:
         """Predicts; masks that are empty at the image's own size are dropped.
@@ -103,6 +103,7 @@ def _schedule(fit: FitSettings) -> Schedule:
         amp=fit.amp,
         checkpoint_every=fit.checkpoint_every,
         workers=fit.workers,
+        precise_bn=fit.precise_bn,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mdp_mmdet.operators import provide
+from mdp_mmengine.operators import provide
 
 provide()
 

@@ -49,6 +49,9 @@ class FitSettings(Settings):
     """Batch normalisation of the ResNet: over all devices (the same as bn on one), over each device, or frozen
     statistics and scales, which needs initial weights. With the first two the FPN and the mask head have group
     normalisation too, to steady training from scratch."""
+    precise_bn: int = Field(0, ge=0)
+    """Batches after the last iteration whose statistics, pooled, replace the running ones of batch normalisation; weights
+    stay as they are. 0: the running ones stay. MoCo's detection configuration, and with it the paper's: 200."""
     amp: Literal["off", "bf16", "fp16"] = "off"
     """Mixed precision on a GPU; a CPU trains in float32."""
     clip_grad: float | None = Field(None, gt=0)
@@ -75,6 +78,10 @@ class FitSettings(Settings):
             raise ValueError(f"train_sides reach {max(self.train_sides)}, beyond max_side {self.max_side}")
         if self.init == "none" and self.norm == "frozen":
             raise ValueError("norm: frozen needs initial weights (init); from scratch use bn or syncbn")
+        if self.precise_bn and self.norm == "frozen":
+            raise ValueError(
+                "precise_bn: norm: frozen has no statistics to estimate; take bn or syncbn, or leave precise_bn out"
+            )
         if self.init == "none" and (self.frozen_stages or -1) >= 0:
             raise ValueError("frozen_stages: freezing random weights is no use; give init, or leave frozen_stages out")
         return self

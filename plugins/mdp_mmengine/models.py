@@ -17,8 +17,8 @@ from mdp_core.api import StageError
 
 __all__ = ["Scope", "build_model", "merge", "plain", "quiet", "without_sync"]
 
-Scope = Literal["mmdet", "mmseg"]
-"""The MM library whose registry names the parts of a model."""
+Scope = Literal["mmdet", "mmseg", "mmengine"]
+"""The MM library whose registry names the parts of a model; mmengine where it needs none."""
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

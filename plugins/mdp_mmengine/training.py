@@ -26,13 +26,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from mmengine.dataset import pseudo_collate
+from mmengine.hooks import Hook
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -42,11 +42,13 @@ from mdp_mmengine.draws import Batches, Draws, seed_everything, seed_of
 from mdp_mmengine.hooks import CheckpointHook, LogHook, SeedHook
 from mdp_mmengine.launch import Place, agree, join
 from mdp_mmengine.models import Scope, build_model
+from mdp_mmengine.precise_bn import precise_bn
 from mdp_mmengine.runner import DrawLoop, TrainRunner
+from mdp_mmengine.schedule import Amp, Schedule, optim_wrapper, schedulers
+from mdp_mmengine.snapshots import SnapshotHook, Snapshots, gather
 
 __all__ = ["LOG_NAME", "Amp", "Samples", "Schedule", "train"]
 
-Amp = Literal["off", "bf16", "fp16"]
 LOG_NAME = "training.jsonl"
 
 
@@ -65,43 +67,8 @@ class Samples:
     collate: Callable[[list[Any]], Any] = pseudo_collate
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and with which SGD to train.
-
-    Attributes:
-        iterations: Iterations in all.
-        batch: Samples an iteration, over all devices.
-        lr: Learning rate after warm-up.
-        momentum: SGD momentum.
-        weight_decay: L2 weight decay.
-        steps: Iterations after which the rate is multiplied by ``gamma``; those beyond the end do nothing.
-        gamma: See ``steps``.
-        warmup: Iterations of linear warm-up from lr/1000; at most half of the training is spent on it.
-        paramwise: MMEngine's ``paramwise_cfg``, for example ``{"custom_keys": {"decode_head": {"lr_mult": 10}}}``.
-        clip_grad: Largest gradient norm; None: no clipping.
-        amp: Mixed precision; on CUDA only, a CPU trains in float32.
-        checkpoint_every: Iterations between two resume files.
-        workers: Loader processes (no effect on the result).
-    """
-
-    iterations: int
-    batch: int
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    steps: tuple[int, ...] = ()
-    gamma: float = 0.1
-    warmup: int = 0
-    paramwise: Mapping[str, Any] | None = None
-    clip_grad: float | None = None
-    amp: Amp = "off"
-    checkpoint_every: int = 500
-    workers: int = 0
-
-
 def train(
-    config: Mapping[str, Any],
+    config: Mapping[str, Any] | Callable[[], nn.Module],
     scope: Scope,
     samples: Samples,
     schedule: Schedule,
@@ -110,11 +77,12 @@ def train(
     folder: Path,
     work: Path,
     prepare: Callable[[nn.Module], None] | None = None,
+    snapshots: Snapshots | None = None,
 ) -> nn.Module:
     """Trains a model, or goes on with the training whose checkpoint lies in ``work``.
 
     Args:
-        config: The model's configuration (JSON values).
+        config: The model's configuration (JSON values), or what makes the model; then no initialisation is run.
         scope: MM library in whose registry the model is built.
         samples: The training samples.
         schedule: Iterations, optimizer, checkpoints.
@@ -122,6 +90,7 @@ def train(
         folder: The model's folder; ``training.jsonl`` is written there at the end.
         work: Scratch folder that survives a crash.
         prepare: Changes the freshly initialised model, for example loads a backbone. Not called on resume.
+        snapshots: States of the training that are kept in the model's folder beside the last one.
 
     Returns:
         The trained model, in training mode, on the context's device.
@@ -138,21 +107,52 @@ def train(
     start = checkpoint.iteration if checkpoint else 0
     agree(place, start)
     seed_everything(seed_of(context.seed, "model"))
-    model = build_model(config, scope, initialise=checkpoint is None)
+    model = config() if callable(config) else build_model(config, scope, initialise=checkpoint is None)
     if checkpoint is not None:
         model.load_state_dict(checkpoint.model, strict=True)
     elif prepare is not None:
         prepare(model)
     log = LogHook(work / LOG_NAME if place.main else None, context.listener, start)
+    hooks = [SnapshotHook(work, snapshots)] if snapshots is not None and place.main else []
     try:
         _runner(
-            model, scope, samples, schedule, seed=context.seed, place=place, checkpoint=checkpoint, work=work, log=log
+            model,
+            scope,
+            samples,
+            schedule,
+            seed=context.seed,
+            place=place,
+            checkpoint=checkpoint,
+            work=work,
+            hooks=[log, *hooks],
         ).train()
     finally:
         log.close()
+    if schedule.precise_bn:
+        _precise_bn(model, samples, schedule, context, place)
     if place.main:
         shutil.copyfile(work / LOG_NAME, folder / LOG_NAME)
+        gather(work, folder)
     return model
+
+
+def _precise_bn(model: nn.Module, samples: Samples, schedule: Schedule, context: Context, place: Place) -> None:
+    """Estimates statistics on batches as they would have come next; seeded, so that a second attempt ends the same."""
+    model.train()
+    seed_everything(seed_of(context.seed, "precise-bn", place.rank))
+    last = schedule.iterations + schedule.precise_bn
+    batches = _loader(samples, schedule, context.seed, place, schedule.iterations, last)
+    layers = precise_bn(model, batches, lambda batch: model(**model.data_preprocessor(batch, True), mode="loss"))
+    context.listener.note("precise batch norm", f"{layers} layers, {schedule.precise_bn if layers else 0} batches")
+
+
+def _loader(samples: Samples, schedule: Schedule, seed: int, place: Place, start: int, stop: int) -> DataLoader[Any]:
+    return DataLoader(
+        Draws(samples.count, samples.load, seed=seed, total=stop * schedule.batch),
+        batch_sampler=Batches(schedule.batch, start, stop, rank=place.rank, world=place.world),
+        num_workers=schedule.workers,
+        collate_fn=samples.collate,
+    )
 
 
 def _runner(
@@ -165,29 +165,23 @@ def _runner(
     place: Place,
     checkpoint: Checkpoint | None,
     work: Path,
-    log: LogHook,
+    hooks: Sequence[Hook],
 ) -> TrainRunner:
     name = f"mdp_{time.time_ns()}"
     start = checkpoint.iteration if checkpoint else 0
-    loader: DataLoader[Any] = DataLoader(
-        Draws(samples.count, samples.load, seed=seed, total=schedule.iterations * schedule.batch),
-        batch_sampler=Batches(schedule.batch, start, schedule.iterations, rank=place.rank, world=place.world),
-        num_workers=schedule.workers,
-        collate_fn=samples.collate,
-    )
     return TrainRunner(
         place,
         checkpoint,
         model=model,
         work_dir=str(work / "mmengine"),
-        train_dataloader=loader,
+        train_dataloader=_loader(samples, schedule, seed, place, start, schedule.iterations),
         train_cfg={"type": DrawLoop, "max_iters": schedule.iterations},
-        optim_wrapper=_optim_wrapper(schedule, place.device),
-        param_scheduler=_schedulers(schedule),
+        optim_wrapper=optim_wrapper(schedule, place.device),
+        param_scheduler=schedulers(schedule),
         default_hooks=dict.fromkeys(("timer", "sampler_seed", "logger", "checkpoint")),
         custom_hooks=[
             SeedHook(seed, place.rank),
-            log,
+            *hooks,
             CheckpointHook(work / "checkpoints" if place.main else None, schedule.checkpoint_every),
         ],
         launcher="pytorch" if place.world > 1 else "none",
@@ -197,34 +191,3 @@ def _runner(
         default_scope=scope,
         experiment_name=name,
     )
-
-
-def _optim_wrapper(schedule: Schedule, device: torch.device) -> dict[str, Any]:
-    wrapper: dict[str, Any] = {
-        "type": "OptimWrapper",
-        "optimizer": {
-            "type": "SGD",
-            "lr": schedule.lr,
-            "momentum": schedule.momentum,
-            "weight_decay": schedule.weight_decay,
-        },
-    }
-    if schedule.paramwise:
-        wrapper["paramwise_cfg"] = dict(schedule.paramwise)
-    if schedule.clip_grad is not None:
-        wrapper["clip_grad"] = {"max_norm": schedule.clip_grad}
-    if schedule.amp != "off" and device.type == "cuda":
-        wrapper["type"] = "AmpOptimWrapper"
-        wrapper["dtype"] = "bfloat16" if schedule.amp == "bf16" else "float16"
-        wrapper["loss_scale"] = "dynamic" if schedule.amp == "fp16" else {"enabled": False}
-    return wrapper
-
-
-def _schedulers(schedule: Schedule) -> list[dict[str, Any]]:
-    schedulers: list[dict[str, Any]] = []
-    warmup = min(schedule.warmup, schedule.iterations // 2)
-    if warmup:
-        schedulers.append({"type": "LinearLR", "start_factor": 0.001, "by_epoch": False, "begin": 0, "end": warmup})
-    milestones = [step for step in schedule.steps if step < schedule.iterations]
-    schedulers.append({"type": "MultiStepLR", "by_epoch": False, "milestones": milestones, "gamma": schedule.gamma})
-    return schedulers

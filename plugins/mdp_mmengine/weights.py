@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -36,11 +37,14 @@ class Published:
         scope: MM library that builds the model.
         config: The model's configuration.
         facts: What the plugin wants to know at prediction time (JSON values), for example the number of clusters.
+        parts: Module whose import registers the parts that the configuration names; what loads a model imports it first, so
+            that a model can be read without knowing the plugin that trained it (a probe does).
     """
 
     scope: Scope
     config: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    parts: str | None = None
 
 
 def publish(folder: Path, model: nn.Module, published: Published) -> None:
@@ -49,12 +53,17 @@ def publish(folder: Path, model: nn.Module, published: Published) -> None:
         return
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     save_file(state, folder / _WEIGHTS)
-    content = {"scope": published.scope, "config": plain(published.config), "facts": dict(published.facts)}
+    content = {
+        "scope": published.scope,
+        "parts": published.parts,
+        "config": plain(published.config),
+        "facts": dict(published.facts),
+    }
     (folder / _CONFIG).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def load_published(folder: Path, device: str, overrides: Mapping[str, Any] | None = None) -> tuple[nn.Module, Published]:
-    """Loads a published model in evaluation mode; the caller has imported the MM library that builds it.
+    """Loads a published model in evaluation mode; where it names no ``parts``, the caller has imported what builds it.
 
     Args:
         folder: The model's folder.
@@ -68,12 +77,24 @@ def load_published(folder: Path, device: str, overrides: Mapping[str, Any] | Non
         if not (folder / name).is_file():
             raise WeightsError(f"{folder}: no {name}", hint="this is not the folder of a trained model")
     content = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    published = Published(content["scope"], merge(content["config"], overrides or {}), content["facts"])
+    published = Published(content["scope"], merge(content["config"], overrides or {}), content["facts"], content.get("parts"))
+    if published.parts is not None:
+        _import(published.parts, folder)
     model = without_sync(build_model(published.config, published.scope))
     load_strictly(model, read_checkpoint(folder / _WEIGHTS).content, where=str(folder / _WEIGHTS))
     model.to(torch.device(device))
     model.eval()
     return model, published
+
+
+def _import(module: str, folder: Path) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise WeightsError(
+            f"{folder}: the model is built by {module}, which cannot be imported ({error})",
+            hint="install the plugin that trained it",
+        ) from error
 
 
 def load_resnet(parts: Mapping[str, nn.Module], ref: str, listener: Listener) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mdp_core.api import Images, LabelMap, Pixels, Segmenter, StageError
+from torch import Tensor
+
+from mdp_core.api import Images, LabelMap, Segmenter, StageError
+from mdp_mmengine.augmentation import Augmentation
 from mdp_mmengine.launch import join
 from mdp_mmengine.models import merge
+from mdp_mmengine.prediction import label_maps as predicted
+from mdp_mmengine.scenes import Scenes
+from mdp_mmengine.snapshots import Snapshots, evenly, snapshot_folders
 from mdp_mmengine.training import Samples, Schedule, train
 from mdp_mmengine.weights import Published, load_published, load_resnet, publish
-from mdp_mmseg.augmentation import Augmentation, resize_image
 from mdp_mmseg.model import model_config
-from mdp_mmseg.prediction import batches, input_size, one_ahead, predict_batch
-from mdp_mmseg.scenes import Scenes
+from mdp_mmseg.scenes import SegScenes
 from mdp_mmseg.settings import DeepLabV3Config, FitSettings
 
 
@@ -37,38 +41,37 @@ class DeepLabV3(Segmenter[DeepLabV3Config]):
                 "set fit.init to pretrained weights, or fit.frozen_stages to -1"
             )
         augmentation = Augmentation(fit.size, fit.scale, fit.rotate, fit.flip)
-        scenes = Scenes(images, label_maps, clusters, augmentation, fit.border)
+        scenes = SegScenes(Scenes(images, label_maps, clusters, augmentation, fit.border))
         scenes.check()
         config = merge(model_config(self.config, clusters), fit.mm_overrides)
+        published = Published("mmseg", config, {"clusters": clusters}, parts="mdp_mmseg.model")
+        plan = schedule(fit, len(images))
         model = train(
             config,
             "mmseg",
             Samples(len(images), scenes),
-            schedule(fit, len(images)),
+            plan,
             context=self.context,
             folder=folder,
             work=work,
             prepare=lambda model: load_resnet({"": model.get_submodule("backbone")}, fit.init, listener),
+            snapshots=Snapshots(evenly(fit.snapshots, plan.iterations), lambda path, state: publish(path, state, published)),
         )
-        publish(folder, model, Published("mmseg", config, {"clusters": clusters}))
+        publish(folder, model, published)
 
     def predict(self, folder: Path, images: Images) -> Iterator[LabelMap]:
         """Yields one label map an image, in order and at the image's own size; uint16 where C > 254."""
-        settings, records = self.config.predict, images.records
         model, published = load_published(folder, self.context.device)
-        clusters = int(published.facts["clusters"])
-        done: dict[int, LabelMap] = {}
-        next_index = 0
-        for indices, pixels in one_ahead(batches(records, settings), lambda batch: self._read(images, batch)):
-            sizes = [(records[index].height, records[index].width) for index in indices]
-            done.update(zip(indices, predict_batch(model, pixels, sizes, clusters, settings), strict=True))
-            while next_index in done:
-                yield done.pop(next_index)
-                next_index += 1
+        preprocess = model.get_submodule("data_preprocessor")
 
-    def _read(self, images: Images, indices: Sequence[int]) -> list[Pixels]:
-        pixels = (images.read(index) for index in indices)
-        return [resize_image(image, *input_size((image.shape[0], image.shape[1]), self.config.predict)) for image in pixels]
+        def logits_of(pixels: Tensor) -> Tensor:
+            return model(preprocess({"inputs": list(pixels)}, False)["inputs"], mode="tensor")
+
+        return predicted(images, self.config.predict, logits_of, int(published.facts["clusters"]))
+
+    def snapshots(self, folder: Path) -> dict[str, Path]:
+        """Returns the earlier states that ``fit`` left: ``iteration N`` → a folder that ``predict`` takes, oldest first."""
+        return snapshot_folders(folder)
 
     def _check_devices(self) -> None:
         world, batch = join(self.context.device).world, self.config.fit.batch
@@ -96,4 +99,5 @@ def schedule(fit: FitSettings, images: int) -> Schedule:
         amp=fit.amp,
         checkpoint_every=fit.checkpoint_every,
         workers=fit.workers,
+        precise_bn=fit.precise_bn,
     )

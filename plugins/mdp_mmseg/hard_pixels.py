@@ -8,8 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-IGNORE_INDEX = -1
-"""Label of pixels that do not count, whatever value stood for them in a label map."""
+from mdp_mmengine.scenes import IGNORE_INDEX
 
 
 def hard_pixel_loss(logits: Tensor, labels: Tensor, fraction: float, ignore_index: int = IGNORE_INDEX) -> Tensor:

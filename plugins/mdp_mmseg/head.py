@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from mdp_mmengine.models import quiet
+from mdp_mmengine.operators import provide
 
 
 @contextmanager
@@ -27,6 +28,7 @@ def _quietly() -> Iterator[None]:
 
 
 quiet()  # before MMDetection, which MMSegmentation imports, makes a talkative logger
+provide()  # and before it concludes that there are no operators
 with _quietly():
     from mmcv.cnn import ConvModule
     from mmseg.models.decode_heads import ASPPHead

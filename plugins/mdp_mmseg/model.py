@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mdp_mmseg.hard_pixels import IGNORE_INDEX, HardPixelLoss
+from mdp_mmengine.scenes import IGNORE_INDEX
+from mdp_mmseg.hard_pixels import HardPixelLoss
 from mdp_mmseg.head import DeepLabV3Head
 from mdp_mmseg.settings import DeepLabV3Config
 

@@ -1,40 +1,28 @@
-"""Training samples: an image and its label map, augmented, in the form that MMSegmentation takes."""
+"""Training samples in the form that MMSegmentation takes."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from numpy.typing import NDArray
 
-from mdp_core.api import Images, LabelMap, StageError
-from mdp_mmseg.augmentation import Augmentation, augment
-from mdp_mmseg.hard_pixels import IGNORE_INDEX
+from mdp_core.api import LabelMap, StageError
+from mdp_mmengine.scenes import Scenes
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """Makes the training sample of an index; all chance comes from Python's random state.
+class SegScenes:
+    """Makes the training sample of an index.
 
     Attributes:
-        images: The training images.
-        label_maps: One a image, at its size, labelled 0..clusters or ignore.
-        clusters: Number of clusters C.
-        augmentation: Ranges of the augmentation.
-        border: Label of the border that augmentation brings in.
+        scenes: The images and label maps, augmented.
     """
 
-    images: Images
-    label_maps: Sequence[LabelMap]
-    clusters: int
-    augmentation: Augmentation
-    border: Literal["background", "ignore"]
+    scenes: Scenes
 
     def check(self) -> None:
         """Checks what can be checked cheaply: counts, and that there is anything to learn.
@@ -42,13 +30,14 @@ class Scenes:
         Raises:
             StageError: No images, not one label map an image, or not one labelled pixel.
         """
-        if not len(self.images):
+        images, label_maps = self.scenes.images, self.scenes.label_maps
+        if not len(images):
             raise StageError("the segmenter was given no training images", hint="look at the dataset of the recipe (data)")
-        if len(self.images) != len(self.label_maps):
-            raise StageError(f"{len(self.images)} images, but {len(self.label_maps)} label maps")
-        if not any(_has_objects(labels) for labels in self.label_maps):
+        if len(images) != len(label_maps):
+            raise StageError(f"{len(images)} images, but {len(label_maps)} label maps")
+        if not any(_has_objects(labels) for labels in label_maps):
             raise StageError(
-                f"none of the {len(self.label_maps)} label maps has a pixel of any cluster: there is nothing to learn",
+                f"none of the {len(label_maps)} label maps has a pixel of any cluster: there is nothing to learn",
                 hint="the stage that made them (usually the refiner) kept no mask; lower its threshold, "
                 "or look at the masks of the stages before it: detector, clusterer, prior",
             )
@@ -60,28 +49,10 @@ class Scenes:
             StageError: The label map is of another size than the image, or holds a label above C.
             DataError: The image cannot be read.
         """
-        image, labels = self.images.read(index), self.label_maps[index]
-        if labels.size != image.shape[:2]:
-            raise StageError(
-                f"{self.images.records[index].id}: its label map is {labels.size[1]}×{labels.size[0]} px, "
-                f"the image {image.shape[1]}×{image.shape[0]}"
-            )
-        border = labels.ignore if self.border == "ignore" else 0
-        rng = np.random.default_rng(random.getrandbits(64))
-        pixels, values = augment(image, labels.values, self.augmentation, border, rng)
+        pixels, labels = self.scenes.draw(index)
         sample = SegDataSample()
-        sample.gt_sem_seg = PixelData(data=torch.from_numpy(self._targets(values, labels.ignore, index))[None])
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels)[None])
         return {"inputs": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), "data_samples": sample}
-
-    def _targets(self, values: NDArray[Any], ignore: int, index: int) -> NDArray[np.int64]:
-        targets = values.astype(np.int64)
-        targets[values == ignore] = IGNORE_INDEX
-        highest = int(targets.max())
-        if highest > self.clusters:
-            raise StageError(
-                f"{self.images.records[index].id}: its label map holds label {highest}, but there are {self.clusters} clusters"
-            )
-        return targets
 
 
 def _has_objects(labels: LabelMap) -> bool:

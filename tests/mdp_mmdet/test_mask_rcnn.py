@@ -238,3 +238,23 @@ def test_boxes_are_not_rounded_under_mixed_precision() -> None:
     pooled = extractor((ramp.bfloat16(),), rois)
     centres = 401.3 + (497.1 - 401.3) / 4 * (torch.arange(4) + 0.5)
     torch.testing.assert_close(pooled[0, 0, 0], centres / 8 - 0.5, atol=1e-3, rtol=0)
+
+
+def test_precise_bn_changes_the_statistics_of_trained_layers_alone(tmp_path):
+    torch.manual_seed(0)
+    torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "r18.pth")
+    images, instances = scenes(4)
+    states = []
+    for batches in (0, 2):
+        folder, work = folders(tmp_path, f"bn {batches}")
+        recorder = Recorder()
+        settings = small(iters=2, precise_bn=batches, init=f"file:{tmp_path / 'r18.pth'}", frozen_stages=2)
+        MaskRCNN(settings, Context(seed=1, listener=recorder)).fit(images, instances, 2, folder, work)
+        states.append(load_file(folder / "model.safetensors"))
+        assert ("precise batch norm" in recorder.notes) == bool(batches)
+    plain, precise = states
+    changed = {name for name, value in plain.items() if not torch.equal(value, precise[name])}
+    statistics = {name for name in plain if name.endswith(("running_mean", "running_var"))}
+    frozen = {name for name in statistics if name.startswith(("backbone.bn1.", "backbone.layer1.", "backbone.layer2."))}
+    assert frozen
+    assert changed == statistics - frozen

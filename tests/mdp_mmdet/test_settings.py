@@ -32,6 +32,7 @@ def test_freezing_follows_the_initial_weights(tmp_path: Path) -> None:
     [
         ({"train_sides": ()}, "at least one"),
         ({"train_sides": (640, 1400)}, "beyond max_side"),
+        ({"norm": "frozen", "init": "timm:resnet50", "precise_bn": 9}, "no statistics to estimate"),
         ({"norm": "frozen"}, "needs initial weights"),
         ({"frozen_stages": 1}, "freezing random weights"),
         ({"init": "file:/no/such/file.pth"}, "no such file"),

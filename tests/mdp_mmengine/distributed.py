@@ -73,6 +73,14 @@ def mask_rcnn(images: Images, maps: Any, instances: list[Instances], context: Co
     MaskRCNN(config, context).fit(images, instances, 2, folder, work)
 
 
+def probe(images: Images, maps: list[LabelMap], instances: Any, context: Context, folder: Path, work: Path, **fit: Any) -> None:
+    from mdp_probe.linear import LinearProbe
+    from mdp_probe.settings import LinearConfig
+
+    settings = {"size": SIZE, "batch": 4, "iters": 4, "workers": 0, "checkpoint_every": 2} | fit
+    LinearProbe(LinearConfig(features="builtin:tiny", fit=settings), context).fit(images, maps, 3, None, folder, work)
+
+
 def dino(images: Images, maps: Any, instances: list[Instances], context: Context, folder: Path, work: Path) -> None:
     from mdp_pretrain.pretrainer import Dino
     from mdp_pretrain.settings import DinoConfig
@@ -92,7 +100,7 @@ def run(root: Path, plugin: str, *, rank: int = 0, kill: int | None = None, **fi
         made.mkdir(parents=True, exist_ok=True)
     listener = Recorder(kill if rank == 0 else None)
     context = Context(seed=3, listener=listener)
-    train = {"deeplab": deeplab, "mask-rcnn": mask_rcnn, "dino": dino}[plugin]
+    train = {"deeplab": deeplab, "mask-rcnn": mask_rcnn, "dino": dino, "probe": probe}[plugin]
     train(*scenes(5), context, folder, work, **fit)
     return listener
 

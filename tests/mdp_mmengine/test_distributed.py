@@ -37,21 +37,22 @@ def losses(root: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns_and_resume_exactly(tmp_path: Path) -> None:
-    heard = alone.run(tmp_path / "one", "deeplab")
-    done = two(tmp_path / "two", "deeplab")
+@pytest.mark.parametrize(("plugin", "weights"), [("deeplab", "model.safetensors"), ("probe", "probe.safetensors")])
+def test_two_processes_learn_what_one_learns_and_resume_exactly(tmp_path: Path, plugin: str, weights: str) -> None:
+    heard = alone.run(tmp_path / "one", plugin)
+    done = two(tmp_path / "two", plugin)
     assert done.returncode == 0, done.stderr[-3000:]
     assert losses(tmp_path / "two") == pytest.approx(heard.losses, rel=1e-4), "the log tells of the whole batch"
-    one, both = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    one, both = (load_file(tmp_path / name / "model" / weights) for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(both[name], value, rtol=1e-3, atol=1e-5)
-    killed = two(tmp_path / "killed", "deeplab", kill=3)
+    killed = two(tmp_path / "killed", plugin, kill=3)
     assert killed.returncode != 0
-    assert not (tmp_path / "killed" / "model" / "model.safetensors").exists()
-    resumed = two(tmp_path / "killed", "deeplab")
+    assert not (tmp_path / "killed" / "model" / weights).exists()
+    resumed = two(tmp_path / "killed", plugin)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert len(json.loads((tmp_path / "killed" / "heard0.json").read_text())) == 2, "from the checkpoint, not from the start"
-    again = load_file(tmp_path / "killed" / "model" / "model.safetensors")
+    again = load_file(tmp_path / "killed" / "model" / weights)
     assert all(torch.equal(again[name], value) for name, value in both.items())
     assert losses(tmp_path / "killed") == losses(tmp_path / "two")
 
@@ -59,7 +60,12 @@ def test_two_processes_learn_what_one_learns_and_resume_exactly(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("plugin", "log", "result"),
-    [("deeplab", "training.jsonl", 4), ("mask-rcnn", "training.jsonl", 3), ("dino", "log.jsonl", 3)],
+    [
+        ("deeplab", "training.jsonl", 4),
+        ("mask-rcnn", "training.jsonl", 3),
+        ("probe", "training.jsonl", 4),
+        ("dino", "log.jsonl", 3),
+    ],
 )
 def test_rank_0_alone_writes_and_reports(tmp_path: Path, plugin: str, log: str, result: int) -> None:
     done = two(tmp_path / "two", plugin)

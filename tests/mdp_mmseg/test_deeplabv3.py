@@ -166,3 +166,28 @@ def test_learning_rate_falls_once(tmp_path):
     listener = Recorder()
     _fit(tmp_path, iters=4, lr=0.01, lr_step=0.5, listener=listener)
     assert [metrics["lr"] for _, _, metrics in listener.iterations] == pytest.approx([0.01, 0.01, 0.001, 0.001])
+
+
+def test_snapshots_predict_and_change_nothing(tmp_path):
+    plain, _, _ = _fit(tmp_path / "plain")
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path / "kept", snapshots=2, checkpoint_every=3, listener=Recorder(stop_at=5))
+    last, stage, folder = _fit(tmp_path / "kept", snapshots=2, checkpoint_every=3)
+    assert all(torch.equal(value, last[name]) for name, value in plain.items())
+    found = stage.snapshots(folder)
+    assert list(found) == ["iteration 2", "iteration 4"]
+    images, _ = _data(2)
+    for path in found.values():
+        assert [one.size for one in stage.predict(path, images)] == [(64, 64)] * 2
+    early, late = (load_file(path / "model.safetensors")["backbone.conv1.weight"] for path in found.values())
+    assert not torch.equal(early, late)
+    assert not torch.equal(late, last["backbone.conv1.weight"])
+    reached, _, _ = _fit(tmp_path / "short", iters=4)
+    assert torch.equal(reached["backbone.conv1.weight"], late)  # the schedule of this training is flat
+
+
+def test_precise_bn_changes_the_statistics_alone(tmp_path):
+    plain, _, _ = _fit(tmp_path / "plain", iters=2)
+    precise, _, _ = _fit(tmp_path / "precise", iters=2, precise_bn=2)
+    changed = {name for name, value in plain.items() if not torch.equal(value, precise[name])}
+    assert changed == {name for name in plain if name.endswith(("running_mean", "running_var"))}

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from mdp_core.api import Context, ImageRecord, Images
 from mdp_mmengine.models import build_model
+from mdp_mmengine.prediction import batches, input_size, one_ahead
+from mdp_mmengine.settings import MapPrediction
 from mdp_mmengine.weights import Published, publish
 from mdp_mmseg.deeplabv3 import DeepLabV3
 from mdp_mmseg.model import IMAGENET_MEAN, IMAGENET_STD, model_config
-from mdp_mmseg.prediction import batches, input_size, one_ahead
-from mdp_mmseg.settings import DeepLabV3Config, PredictSettings
+from mdp_mmseg.settings import DeepLabV3Config
 
 SIZES = [(40, 56), (56, 40), (40, 56), (33, 47), (40, 56), (9, 5), (56, 40)]
 
@@ -131,13 +132,13 @@ def test_no_images(trained, images):
     ],
 )
 def test_input_size(settings, image, expected):
-    assert input_size(image, PredictSettings(**settings)) == expected
+    assert input_size(image, MapPrediction(**settings)) == expected
 
 
 @given(st.lists(st.sampled_from([(4, 4), (4, 6), (6, 4)]), max_size=60), st.integers(1, 5))
 def test_batches_hold_every_image_once_and_one_size_each(sizes, batch):
     records = [ImageRecord(str(i), *size) for i, size in enumerate(sizes)]
-    made = list(batches(records, PredictSettings(batch=batch)))
+    made = list(batches(records, MapPrediction(batch=batch)))
     assert sorted(index for indices in made for index in indices) == list(range(len(sizes)))
     assert all(1 <= len(indices) <= batch and len({sizes[i] for i in indices}) == 1 for indices in made)
     windows = [{index // (8 * batch) for index in indices} for indices in made]

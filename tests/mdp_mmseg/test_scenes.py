@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mdp_core.api import ImageRecord, Images, LabelMap, StageError
-from mdp_mmseg.augmentation import Augmentation
-from mdp_mmseg.hard_pixels import IGNORE_INDEX
-from mdp_mmseg.scenes import Scenes
+from mdp_mmengine.augmentation import Augmentation
+from mdp_mmengine.scenes import IGNORE_INDEX, Scenes
+from mdp_mmseg.scenes import SegScenes
 
 STILL = Augmentation(size=8, scale=(1.0, 1.0), rotate=(0.0, 0.0), flip=0.0)
 SMALL = Augmentation(size=32, scale=(0.5, 0.5), rotate=(0.0, 0.0), flip=0.0)
@@ -19,7 +19,7 @@ def _images(*pixels):
 
 def _scenes(labels, clusters=3, augmentation=STILL, border="background"):
     pixels = np.random.default_rng(0).integers(0, 256, (*labels.shape, 3), dtype=np.uint8)
-    return Scenes(_images(pixels), [LabelMap(labels)], clusters, augmentation, border), pixels
+    return SegScenes(Scenes(_images(pixels), [LabelMap(labels)], clusters, augmentation, border)), pixels
 
 
 def test_sample_holds_rgb_and_labels():
@@ -66,9 +66,9 @@ def test_label_maps_without_any_object_are_refused_with_the_stage_to_look_at():
         _scenes(empty)[0].check()
     assert "detector" in str(error.value)
     with pytest.raises(StageError, match="no training images"):
-        Scenes(_images(), [], 3, STILL, "background").check()
+        SegScenes(Scenes(_images(), [], 3, STILL, "background")).check()
     with pytest.raises(StageError, match="1 images, but 0 label maps"):
-        Scenes(_images(np.zeros((2, 2, 3), np.uint8)), [], 3, STILL, "background").check()
+        SegScenes(Scenes(_images(np.zeros((2, 2, 3), np.uint8)), [], 3, STILL, "background")).check()
     empty[1, 1] = 1
     _scenes(empty)[0].check()
 
@@ -76,6 +76,6 @@ def test_label_maps_without_any_object_are_refused_with_the_stage_to_look_at():
 def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(StageError, match="image0: its label map holds label 4, but there are 3 clusters"):
         _scenes(np.full((8, 8), 4, np.uint8))[0](0)
-    scenes = Scenes(_images(np.zeros((8, 9, 3), np.uint8)), [LabelMap.background(9, 8)], 3, STILL, "background")
+    scenes = SegScenes(Scenes(_images(np.zeros((8, 9, 3), np.uint8)), [LabelMap.background(9, 8)], 3, STILL, "background"))
     with pytest.raises(StageError, match="8×9 px, the image 9×8"):
         scenes(0)

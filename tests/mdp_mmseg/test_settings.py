@@ -5,7 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from mdp_core.settings import step_settings
-from mdp_mmseg.settings import DeepLabV3Config, FitSettings, PredictSettings
+from mdp_mmengine.settings import MapPrediction
+from mdp_mmseg.settings import DeepLabV3Config, FitSettings
 
 STEPS = ("fit", "predict")
 
@@ -64,7 +65,7 @@ def test_mistakes_are_refused(wrong):
 
 def test_size_and_side_exclude_each_other():
     with pytest.raises(ValidationError, match="exclude"):
-        PredictSettings(size=512, side=512)
+        MapPrediction(size=512, side=512)
 
 
 def test_the_key_of_a_step_holds_what_the_step_depends_on(tmp_path):
@@ -77,7 +78,7 @@ def test_the_key_of_a_step_holds_what_the_step_depends_on(tmp_path):
     assert not {"workers", "checkpoint_every"} & set(fit["fit"])
     assert {"mm_overrides", "hard_pixels", "amp"} <= set(fit["fit"])
     predict = step_settings(config, "predict", STEPS)
-    assert set(predict) == {"arch", "predict"}
+    assert set(predict) == {"arch", "checkpoint", "predict"}
     assert "batch" not in predict["predict"]
     assert step_settings(DeepLabV3Config(fit={"init": None}), "fit", STEPS)["fit"]["init"] == "none"
 
@@ -105,3 +106,12 @@ def test_registers_the_segmenter():
     stage = getattr(importlib.import_module(module), attribute)
     module, _, attribute = config.partition(":")
     assert stage.Config is getattr(importlib.import_module(module), attribute)
+
+
+def test_what_the_plan_reads_of_snapshots_and_probabilities():
+    plain = DeepLabV3Config()
+    assert (plain.checkpoint, plain.keeps_snapshots, plain.keeps_probabilities) == ("last", False, False)
+    kept = DeepLabV3Config(checkpoint="best-on-labels", fit={"snapshots": 8}, predict={"probabilities": True})
+    assert (kept.keeps_snapshots, kept.keeps_probabilities) == (True, True)
+    with pytest.raises(ValidationError, match=r"set fit\.snapshots"):
+        DeepLabV3Config(checkpoint="best-on-labels")

@@ -230,7 +230,7 @@ def test_finding_recipes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "recipes/mien.yaml": "no such recipe: recipes/mien.yaml\n  did you mean recipes/mine.yaml?",
         "mine.yml": "no such recipe: mine.yml\n  did you mean recipes/mine.yaml?",
         "quickstrat": "no such recipe: quickstrat\n  did you mean quickstart?",
-        "xyz": "no such recipe: xyz\n  there are: pascal.yaml, quickstart, recipes/mine.yaml",
+        "xyz": "no such recipe: xyz\n  there are: ablations/no-refiner, pascal.yaml, quickstart, recipes/mine.yaml",
         "recipes": "recipes is a folder, not a recipe\n  there are: recipes/mine.yaml",
     }.items():
         with pytest.raises(RecipeError) as caught:

@@ -10,7 +10,7 @@ three operators, and torchvision ships all three:
 
 ``provide()`` puts a module ``mmcv._ext`` with these three into ``sys.modules``; every other operator in it raises a clear
 error when it is called. Where a compiled mmcv is installed, ``provide()`` leaves it alone. Call it before anything imports
-``mmcv.ops`` (``mdp_mmdet.mmdet_parts`` does).
+``mmcv.ops`` or ``mmdet``, which MMSegmentation does too (``mdp_mmdet.mmdet_parts`` and ``mdp_mmseg.head`` call it).
 """
 
 from __future__ import annotations

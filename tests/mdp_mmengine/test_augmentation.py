@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdp_mmseg.augmentation import Augmentation, augment, hflip, resize_image, resize_labels, rotate_scale
+from mdp_mmengine.augmentation import Augmentation, augment, hflip, resize_image, resize_labels, rotate_scale
 
 
 def _blocks(height, width, dtype=np.uint8, cell=8):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mdp_core.api import PluginError
-from mdp_mmdet.operators import provide
+from mdp_mmengine.operators import provide
 
 STAND_IN = provide()
 
@@ -189,7 +189,7 @@ def test_a_compiled_mmcv_is_used(tmp_path) -> None:
     (tmp_path / "_ext.py").write_text("")
     out = fresh(f"""
         import mmcv; mmcv.__path__.append({str(tmp_path)!r})
-        from mdp_mmdet.operators import provide
+        from mdp_mmengine.operators import provide
         print(provide()); import mmcv._ext; print(mmcv._ext.__file__)
     """)
     assert out.splitlines() == ["False", str(tmp_path / "_ext.py")]
@@ -198,7 +198,7 @@ def test_a_compiled_mmcv_is_used(tmp_path) -> None:
 @pytest.mark.skipif(not STAND_IN, reason="mmcv is compiled here")
 def test_the_stand_in_is_a_module_with_a_spec() -> None:
     out = fresh("""
-        from mdp_mmdet.operators import provide
+        from mdp_mmengine.operators import provide
         print(provide(), provide())
         import importlib.util, mmcv._ext
         print(importlib.util.find_spec("mmcv._ext").name, hasattr(mmcv._ext, "anything"))
