@@ -71,6 +71,8 @@ def _check_weights_ref(value: str) -> str:
         raise ValueError(f"weights are written timm:NAME, file:PATH, builtin:NAME or stage:NAME, got {value!r}")
     if scheme == "file":
         path, sha256 = weights_file(value)
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; name the file of weights in it")
         if not path.is_file():
             there = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
             close = difflib.get_close_matches(path.name, there, 1)

@@ -157,3 +157,18 @@ def test_requirements_are_pinned_and_of_no_index(finished: Path) -> None:
     assert "torch==2.9.0" in listed
     assert f"mdp-platform=={record['environment']['libraries']['mdp-platform']}" in listed
     assert all("==" in line and "+" not in line and "toy_method" not in line for line in listed)
+
+
+def test_the_model_is_the_state_that_labels_chose(mdp: Call, tmp_path: Path) -> None:
+    chosen = ("--set", "pipeline.segmenter.snapshots=4", "--set", "pipeline.segmenter.checkpoint=best-on-labels")
+    done = mdp("run", str(TESTS / "toy.yaml"), "--plugin", str(TESTS / "toy_method.py"), "--no-track", *chosen)
+    assert done.returncode == 0, done.stderr
+    home = next(Path(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("results:"))
+    folder = tmp_path / home
+    record = read_record(folder)
+    trained = find_trained(folder, record)
+    assert trained is not None
+    choice = json.loads((folder.parents[1] / "store" / record["places"]["segmenter.select[eval]"] / "result" / "choice.json").read_text())
+    result = folder.parents[1] / "store" / record["places"]["segmenter.fit"] / "result"
+    assert trained.folder == result / choice["folder"]
+    assert "checkpoint" not in trained.settings

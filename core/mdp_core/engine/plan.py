@@ -408,7 +408,7 @@ def _input(stage: str, section: StageSection, outputs: Mapping[str, _Output]) ->
     needs = _needs(section)
     if not needs:
         return None
-    what = " or ".join(needs)
+    what = " or ".join(made for made in needs if made != "class maps")  # a refiner takes a probe's as it takes label maps
     if section.input is not None:
         if section.input not in outputs:
             there = ", ".join(outputs) or "none"

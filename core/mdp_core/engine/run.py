@@ -21,7 +21,7 @@ from mdp_core.engine.provenance import environment
 from mdp_core.engine.record import RunRecord, StepRecord, mark_killed_runs, new_run_folder
 from mdp_core.engine.scan import ImageSet, Scanner
 from mdp_core.engine.store import Entry, Store, disk_errors
-from mdp_core.errors import MdpError, MdpWarning, ObserverWarning, PluginError, RecipeError
+from mdp_core.errors import DataError, MdpError, MdpWarning, ObserverWarning, PluginError, RecipeError
 from mdp_core.plugins.hookspecs import RunInfo, RunOutcome, StepInfo, StepResult
 from mdp_core.plugins.loader import Observers, PluginHost
 from mdp_core.recipe.load import LoadedRecipe
@@ -124,7 +124,13 @@ def open_session(loaded: LoadedRecipe, host: PluginHost, options: RunOptions) ->
         if split is not None:
             scanner = Scanner(store.root / "scans", partial(options.on_scan, split))
             known = {(record.id, record.path) for record in images["train"].records} if role == "support" else set()
-            images[role] = scanner.scan(dataset, identity, split, without=known)
+            try:
+                images[role] = scanner.scan(dataset, identity, split, without=known)
+            except DataError as error:
+                if role != "support" or "data.support" in error.message:
+                    raise
+                hint = f"{error.hint}; or do without supporting images: --set data.support=null"
+                raise DataError(f"data.support: {error.message}", hint=hint) from error
     try:
         plan = make_plan(recipe, host, images, until=options.until, pretrain=options.pretrain)
     except RecipeError as error:

@@ -197,6 +197,10 @@ def test_a_run_with_supporting_images(mdp: Call, tmp_path: Path) -> None:
     mdp("run", RECIPE, "--plugin", TOY, "--no-track", env={"MDP_TOY_TRACE": str(plain)})
     alone = [line.split()[1] for line in plain.read_text().splitlines() if line.startswith("fit-clusters")]
     assert int(fits[0]) == int(alone[0]) + 6, "one mask of each of the six images more"
+    gone = mdp("run", RECIPE, "--plugin", TOY, "--no-track", "--set", "data.support=tset")
+    assert gone.returncode == 1
+    assert "error: data.support: " in gone.stderr
+    assert "or do without supporting images: --set data.support=null" in gone.stderr
     same = mdp("run", RECIPE, "--plugin", TOY, "--no-track", "--set", "data.support=train")
     assert same.returncode == 1
     assert "data.support: every image of split 'train' is in the training split too" in same.stderr
