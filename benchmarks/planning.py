@@ -68,7 +68,7 @@ def phases(recipe: Path, home: Path) -> dict[str, float]:
         marks.append((name, time.perf_counter()))
 
     from mdp_core.cli.run import load
-    from mdp_core.engine.plan import make_plan
+    from mdp_core.engine.planner import make_plan
     from mdp_core.engine.scan import Scanner
     from mdp_core.stages.base import Context
 

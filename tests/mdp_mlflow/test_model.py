@@ -168,7 +168,9 @@ def test_the_model_is_the_state_that_labels_chose(mdp: Call, tmp_path: Path) -> 
     record = read_record(folder)
     trained = find_trained(folder, record)
     assert trained is not None
-    choice = json.loads((folder.parents[1] / "store" / record["places"]["segmenter.select[eval]"] / "result" / "choice.json").read_text())
+    choice = json.loads(
+        (folder.parents[1] / "store" / record["places"]["segmenter.select[eval]"] / "result" / "choice.json").read_text()
+    )
     result = folder.parents[1] / "store" / record["places"]["segmenter.fit"] / "result"
     assert trained.folder == result / choice["folder"]
     assert "checkpoint" not in trained.settings

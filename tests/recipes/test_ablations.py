@@ -11,7 +11,8 @@ import pytest
 from mdp_core.data.storage import write_json
 from mdp_core.engine.lineage import Lineage
 from mdp_core.engine.paper_scores import ScoredRun, StageScores
-from mdp_core.engine.plan import COMPONENTS, Plan, Role, make_plan
+from mdp_core.engine.plan import COMPONENTS, Plan, Role
+from mdp_core.engine.planner import make_plan
 from mdp_core.engine.published import published
 from mdp_core.engine.record import RunRecord, StepRecord
 from mdp_core.engine.scan import ImageSet

@@ -16,7 +16,8 @@ from mdp_core.engine.coordinate import Coordinator
 from mdp_core.engine.jobs import Job, shard_size, write_records
 from mdp_core.engine.journal import Journal
 from mdp_core.engine.outputs import Outputs
-from mdp_core.engine.plan import Plan, Role, Step, make_plan
+from mdp_core.engine.plan import Plan, Role, Step
+from mdp_core.engine.planner import make_plan
 from mdp_core.engine.provenance import environment
 from mdp_core.engine.record import RunRecord, StepRecord, mark_killed_runs, new_run_folder
 from mdp_core.engine.scan import ImageSet, Scanner

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from mdp_core.data.storage import write_json, write_text
 from mdp_core.engine.keys import canonical, digest
-from mdp_core.engine.plan import Plan, Role, Step, make_plan
+from mdp_core.engine.plan import Plan, Role, Step
+from mdp_core.engine.planner import make_plan
 from mdp_core.engine.record import RunRecord, all_runs
 from mdp_core.engine.run import RunOptions, open_session
 from mdp_core.engine.scan import ImageSet

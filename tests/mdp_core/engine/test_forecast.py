@@ -11,7 +11,8 @@ from mdp_core.data.images import ImageRecord
 from mdp_core.engine.cache import Cache
 from mdp_core.engine.forecast import Change, Forecast, config_of, forecast
 from mdp_core.engine.jobs import PART_SUFFIX
-from mdp_core.engine.plan import Plan, Role, Step, make_plan
+from mdp_core.engine.plan import Plan, Role, Step
+from mdp_core.engine.planner import make_plan
 from mdp_core.engine.scan import ImageSet
 from mdp_core.engine.store import Entry, Manifest, Store
 from mdp_core.plugins.loader import PluginHost, load_plugins

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from mdp_core.engine.plan import Plan, Role, make_plan
+from mdp_core.engine.plan import Plan, Role
+from mdp_core.engine.planner import make_plan
 from mdp_core.engine.scan import ImageSet
 from mdp_core.errors import RecipeError
 from mdp_core.plugins.loader import PluginHost, load_plugins
@@ -78,7 +79,15 @@ def test_two_roles_with_the_same_images_share_their_steps(host: PluginHost) -> N
         ("pipeline.prior.contrast=2", {"prior", "clusterer", "detector", "refiner", "segmenter"}),
         (
             "seed=8",  # evaluations repeat the seed
-            {"clusterer.fit", "clusterer.assign", "clusterer.clustering", "detector", "refiner", "segmenter", "prior.localisation"},
+            {
+                "clusterer.fit",
+                "clusterer.assign",
+                "clusterer.clustering",
+                "detector",
+                "refiner",
+                "segmenter",
+                "prior.localisation",
+            },
         ),
         ("name=other", set()),
         ("device=cpu", set()),

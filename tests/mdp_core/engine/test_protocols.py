@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mdp_core.data.label_map import LabelMap
-from mdp_core.engine.plan import Plan, Role, make_plan
+from mdp_core.engine.plan import Plan, Role
+from mdp_core.engine.planner import make_plan
 from mdp_core.engine.scan import ImageSet
 from mdp_core.errors import RecipeError
 from mdp_core.evaluation.confusion import Confusion

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from mdp_core.engine.plan import make_plan
+from mdp_core.engine.planner import make_plan
 from mdp_core.engine.scan import ImageSet
 from mdp_core.engine.supervision import labels_behind
 from mdp_core.plugins.loader import load_plugins
