@@ -85,9 +85,7 @@ def find_trained(folder: Path, record: Mapping[str, Any]) -> Trained | None:
     config = host.config("segmenter", step["plugin"])
     usable = _of_prediction(config, settings)
     model, key = _chosen(entry / "result", step, record)
-    return Trained(
-        model, key, plugin, config.model_validate(usable), usable, _classes(record, step["stage"]), clusters
-    )
+    return Trained(model, key, plugin, config.model_validate(usable), usable, _classes(record, step["stage"]), clusters)
 
 
 def _chosen(model: Path, fit: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[Path, str]:
@@ -205,8 +203,9 @@ def _source(ref: str, trained: Trained, record: Mapping[str, Any]) -> Path:
 
 
 def _of_prediction(config: type[StageConfig], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings without those that only the fit knows, as initial weights need not be where the model is loaded, and
-    without ``checkpoint``: the state is chosen.
+    """Returns the settings without those that only the fit knows: initial weights need not be where the model is loaded.
+
+    ``checkpoint`` goes too: the state is chosen.
     """
     fields = {name: field for name, field in config.model_fields.items() if name in settings}
     kept = {}

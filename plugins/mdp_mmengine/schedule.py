@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import torch
 
-__all__ = ["Amp", "Schedule", "optim_wrapper", "schedulers"]
+from mdp_mmengine.settings import MapTraining
+
+__all__ = ["Amp", "Schedule", "map_schedule", "optim_wrapper", "schedulers"]
 
 Amp = Literal["off", "bf16", "fp16"]
 
@@ -49,6 +51,23 @@ class Schedule:
     checkpoint_every: int = 500
     workers: int = 0
     precise_bn: int = 0
+
+
+def map_schedule(fit: MapTraining, images: int) -> Schedule:
+    """Returns the schedule of a training on so many images and their label maps."""
+    total = fit.length(images)
+    drop = fit.drop_at(total)
+    return Schedule(
+        iterations=total,
+        batch=fit.batch,
+        lr=fit.lr,
+        momentum=fit.momentum,
+        weight_decay=fit.weight_decay,
+        steps=() if drop is None else (drop,),
+        gamma=fit.lr_gamma,
+        checkpoint_every=fit.checkpoint_every,
+        workers=fit.workers,
+    )
 
 
 def optim_wrapper(schedule: Schedule, device: torch.device) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -13,8 +14,9 @@ from mdp_mmengine.launch import join
 from mdp_mmengine.models import merge
 from mdp_mmengine.prediction import label_maps as predicted
 from mdp_mmengine.scenes import Scenes
+from mdp_mmengine.schedule import Schedule, map_schedule
 from mdp_mmengine.snapshots import Snapshots, evenly, snapshot_folders
-from mdp_mmengine.training import Samples, Schedule, train
+from mdp_mmengine.training import Samples, train
 from mdp_mmengine.weights import Published, load_published, load_resnet, publish
 from mdp_mmseg.model import model_config
 from mdp_mmseg.scenes import SegScenes
@@ -84,20 +86,5 @@ class DeepLabV3(Segmenter[DeepLabV3Config]):
 
 def schedule(fit: FitSettings, images: int) -> Schedule:
     """Returns the training's schedule on so many images."""
-    total = fit.length(images)
-    drop = fit.drop_at(total)
-    return Schedule(
-        iterations=total,
-        batch=fit.batch,
-        lr=fit.lr,
-        momentum=fit.momentum,
-        weight_decay=fit.weight_decay,
-        steps=() if drop is None else (drop,),
-        gamma=fit.lr_gamma,
-        warmup=fit.warmup,
-        clip_grad=fit.clip_grad,
-        amp=fit.amp,
-        checkpoint_every=fit.checkpoint_every,
-        workers=fit.workers,
-        precise_bn=fit.precise_bn,
-    )
+    own = {"warmup": fit.warmup, "clip_grad": fit.clip_grad, "amp": fit.amp, "precise_bn": fit.precise_bn}
+    return replace(map_schedule(fit, images), **own)

@@ -20,9 +20,10 @@ from mdp_mmengine.augmentation import Augmentation
 from mdp_mmengine.launch import join
 from mdp_mmengine.prediction import label_maps
 from mdp_mmengine.scenes import IGNORE_INDEX, Scenes
-from mdp_mmengine.training import Samples, Schedule, train
+from mdp_mmengine.schedule import map_schedule
+from mdp_mmengine.training import Samples, train
 from mdp_probe.frozen import Features, load_features
-from mdp_probe.settings import LinearConfig, LinearFit
+from mdp_probe.settings import LinearConfig
 from mdp_probe.truth import KnownTruth
 
 __all__ = ["LinearProbe", "probe_loss"]
@@ -61,7 +62,7 @@ class LinearProbe(Probe[LinearConfig]):
             lambda: _Probe(features, classes),
             "mmengine",
             Samples(len(known), sample, default_collate),
-            _schedule(fit, len(known)),
+            map_schedule(fit, len(known)),
             context=self.context,
             folder=folder,
             work=work,
@@ -123,19 +124,3 @@ def _load(path: Path, width: int) -> nn.Conv2d:
     conv = nn.Conv2d(width, weight.shape[0], 1)
     conv.load_state_dict({"weight": weight, "bias": state["conv.bias"]})
     return conv.requires_grad_(False).eval()
-
-
-def _schedule(fit: LinearFit, images: int) -> Schedule:
-    total = fit.length(images)
-    drop = fit.drop_at(total)
-    return Schedule(
-        iterations=total,
-        batch=fit.batch,
-        lr=fit.lr,
-        momentum=fit.momentum,
-        weight_decay=fit.weight_decay,
-        steps=() if drop is None else (drop,),
-        gamma=fit.lr_gamma,
-        checkpoint_every=fit.checkpoint_every,
-        workers=fit.workers,
-    )
