@@ -23,7 +23,10 @@ ASIDE = ("name", "description", "seed", "device", "executor", "observers", "swee
 ABSENT = "—"
 """What a table shows for a setting that a recipe does not have."""
 CONFIDENCE = 0.95
-_SHARES = ("miou", "pixel_accuracy", "hit", "hit_any", "mean_best_iou", "corloc")
+_SHARES = (
+    "miou", "miou_absent_zero", "pixel_accuracy", "hit", "hit_any", "mean_best_iou", "corloc", "acc", "nmi", "ari", "purity",
+    "ap", "ap50", "ap75", "box_ap", "box_ap50", "ar100",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def paired(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Differen
 def is_share(metric: str) -> bool:
     """Tells whether a metric is a share in [0, 1], which people read in per cent."""
     name = metric.partition(".")[2] or metric
-    return name in _SHARES or name.startswith("iou/")
+    return name.rpartition(".")[2] in _SHARES or name.startswith("iou/") or ".iou/" in name
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdp_core.data.storage import write_json
-from mdp_core.engine.compare import compare, curves, paired, summarise
+from mdp_core.engine.compare import compare, curves, is_share, paired, summarise
 from mdp_core.engine.comparison_table import as_table, latex_escaped, to_csv, to_json, to_latex, to_markdown
 from mdp_core.engine.record import RunRecord, StepRecord
 from mdp_core.errors import RunError
@@ -393,3 +393,16 @@ def test_what_is_no_axis(make: Runs) -> None:
     ):
         with pytest.raises(RunError, match=message):
             curves(compare(runs), setting, "refiner.miou")
+
+
+def test_shares_are_known_under_every_protocol() -> None:
+    shares = (
+        "segmenter.miou",
+        "segmenter.objects.miou",
+        "detector.multi.aware.ap50",
+        "clusterer.acc",
+        "segmenter.iou/a.b",
+        "a.majority.iou/c",
+    )
+    assert all(is_share(name) for name in shares)
+    assert not any(is_share(name) for name in ("segmenter.loss", "seconds", "detector.images"))
