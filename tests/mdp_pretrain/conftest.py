@@ -1,10 +1,13 @@
 import sys
+from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+
+_USUAL = torch.get_num_threads()
 
 
 def _load() -> ModuleType:
@@ -23,5 +26,7 @@ def small() -> ModuleType:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(_USUAL)  # tests of other folders compare with processes of their own, which have all cores

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -147,7 +148,8 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path):
     _, straight = toy.fit(tmp_path / "straight", checkpoint_every=100)
     root = tmp_path / "killed"
     arguments = json.dumps({"root": str(root), "kill": 5})
-    killed = subprocess.run([sys.executable, str(TOY), arguments], check=False, capture_output=True, timeout=300)
+    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it
+    killed = subprocess.run([sys.executable, str(TOY), arguments], check=False, capture_output=True, timeout=300, env=env)
     assert killed.returncode == -9, killed.stderr.decode()
     listener = toy.Recorder()
     _, resumed = toy.fit(root, checkpoint_every=2, listener=listener)
