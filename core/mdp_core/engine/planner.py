@@ -86,9 +86,21 @@ class _Planner:
         inputs: Mapping[str, Step],
         produces: Product,
         *,
-        truth: bool = False,
+        settings_of: str | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> Step:
-        """Adds a step unless it is there; two roles with the same images share their steps."""
+        """Adds a step unless it is there; two roles with the same images share their steps.
+
+        Args:
+            stage: Id of its stage.
+            section: The stage in the recipe.
+            step: Name of the step.
+            role: Which images it reads.
+            inputs: Slot → the step that fills it.
+            produces: What it makes.
+            settings_of: The step whose settings it depends on, where that is another one.
+            more: What else its key is made of.
+        """
         name = f"{stage}.{step}" if step == "fit" else f"{stage}.{step}[{role}]"
         if name in self.steps:
             return self.steps[name]
@@ -105,12 +117,11 @@ class _Planner:
             "kind": section.kind,
             "step": step,
             "plugin": {"name": plugin.name, "code": plugin.identity, "version": type(config).cache_version},
-            "settings": step_settings(config, step, STEPS[section.kind], trained),
+            "settings": step_settings(config, settings_of or step, STEPS[section.kind], trained),
             "images": self.images[role].fingerprint,
             "inputs": {slot: source.key for slot, source in inputs.items()},
+            **(more or {}),
         }
-        if truth:
-            payload["truth"] = self.images[role].truth_fingerprint
         seeded = step in type(config).seeded_steps
         if seeded:
             payload["seed"] = self.recipe.seed
@@ -138,7 +149,7 @@ class _Planner:
                 hint="leave it out of `evaluate:`, or take a dataset with labels",
             )
         inputs = {"predictions": output.step(role), **others}
-        facts: dict[str, Any] = {"split": images.split, "seed": self.recipe.seed}
+        facts = {"split": images.split, "seed": self.recipe.seed}
         payload = {
             "format": FORMAT,
             "kind": "evaluate",
@@ -146,14 +157,14 @@ class _Planner:
             "version": EVALUATION_VERSION,
             "images": images.fingerprint,
             "truth": images.truth_fingerprint,
-            "facts": dict(facts),
+            "facts": facts,
             "inputs": {slot: source.key for slot, source in inputs.items()},
         }
         name = f"{output.stage}.{protocol}[{role}]"
         ids = {slot: source.id for slot, source in inputs.items()}
-        facts |= {"dense_crf": output.dense_crf, "checkpoint": output.checkpoint, "matching_split": self.images["train"].split}
+        told = {**facts, "dense_crf": output.dense_crf, "checkpoint": output.checkpoint}
         return self._keep(
-            Step(name, output.stage, "evaluate", protocol, protocol, role, ids, {}, payload, "scores", facts=facts)
+            Step(name, output.stage, "evaluate", protocol, protocol, role, ids, {}, payload, "scores", facts=told)
         )
 
     def _keep(self, step: Step) -> Step:
@@ -212,7 +223,8 @@ class _Planner:
                 prediction = source.step("eval" if "eval" in self.images else "train")
                 network = {slot: self.steps[name] for slot, name in prediction.inputs.items()}
             self.require_labels(stage, section, "train")
-            model = add(stage, section, "fit", "train", network, "model", truth=True)
+            truth = {"truth": self.images["train"].truth_fingerprint}
+            model = add(stage, section, "fit", "train", network, "model", more=truth)
             return add(stage, section, "predict", role, {"probe": model, **network}, "label-maps")
 
         made: dict[str, tuple[Made, Callable[[Role], Step]]] = {
@@ -228,13 +240,12 @@ class _Planner:
         own = {"segmenter", "detector", "prior", "pretrainer"}
         chain = (stage,) if kind in own or source is None else (*source.chain, stage)
         checkpoint = "best of its snapshots" if by_labels else LAST
-        if kind in ("refiner", "probe") and source is not None:
+        dense_crf = bool(getattr(type(section.config), "dense_crf", False))
+        if source is not None and kind in ("refiner", "probe"):
             checkpoint = source.checkpoint
-        config = section.config
-        return StageOutput(
-            stage, kind, product, chain, step, source, bool(getattr(config, "keeps_probabilities", False)),
-            bool(getattr(type(config), "dense_crf", False)), checkpoint,
-        )  # fmt: skip
+            dense_crf |= kind == "refiner" and source.dense_crf
+        probabilities = bool(getattr(section.config, "keeps_probabilities", False))
+        return StageOutput(stage, kind, product, chain, step, source, probabilities, dense_crf, checkpoint)
 
     def require_labels(self, stage: str, section: StageSection, role: Role) -> None:
         """Checks that a stage which learns or chooses by labels has some.
@@ -260,33 +271,13 @@ class _Planner:
             RecipeError: There are no labels, or no checkpoints to choose from.
         """
         self.require_labels(stage, section, "eval")
-        name = f"{stage}.select[eval]"
-        if name in self.steps:
-            return self.steps[name]
         if not getattr(section.config, "keeps_snapshots", False):
             raise RecipeError(
                 f"pipeline.{stage}.checkpoint: there is nothing to choose from, as the training keeps no snapshots",
                 hint="see the segmenter's setting for snapshots (`mdp plugins show`)",
             )
-        plugin, images = self.host.plugin(section.kind, section.use), self.images["eval"]
-        payload = {
-            "format": FORMAT,
-            "kind": section.kind,
-            "step": "select",
-            "version": EVALUATION_VERSION,
-            "plugin": {"name": plugin.name, "code": plugin.identity, "version": type(section.config).cache_version},
-            "settings": step_settings(section.config, "predict", STEPS[section.kind]),
-            "images": images.fingerprint,
-            "truth": images.truth_fingerprint,
-            "inputs": {"model": model.key},
-        }
-        settings = section.config.model_dump(mode="json")
-        inputs = {"model": model.id}
-        return self._keep(
-            Step(
-                name, stage, section.kind, "select", plugin.name, "eval", inputs, settings, payload, "scores", self.recipe.seed
-            )
-        )
+        more = {"truth": self.images["eval"].truth_fingerprint, "version": EVALUATION_VERSION}
+        return self.add(stage, section, "select", "eval", {"model": model}, "scores", settings_of="predict", more=more)
 
 
 def _evaluations(planner: _Planner, recipe: Recipe, outputs: Mapping[str, StageOutput]) -> Iterator[Row]:

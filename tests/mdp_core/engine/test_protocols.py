@@ -223,6 +223,7 @@ def test_a_crf_needs_the_probabilities_of_its_input(host: PluginHost) -> None:
     with pytest.raises(RecipeError, match="dense-crf needs the probabilities of 'segmenter', which keeps none") as caught:
         plan(host, *crf)
     assert caught.value.hint == "set pipeline.segmenter.predict.probabilities: true, or pipeline.crf.unary: labels"
-    made = plan(host, *crf, "pipeline.segmenter.predict.probabilities=true")
+    after = "pipeline.after={kind: refiner, use: keep, input: crf}"
+    made = plan(host, *crf, "pipeline.segmenter.predict.probabilities=true", after)
     facts = {row.stage: made.step(row.step).facts["dense_crf"] for row in made.rows}
-    assert facts == {"clusterer": False, "refiner": False, "segmenter": False, "crf": True}
+    assert facts == {"clusterer": False, "refiner": False, "segmenter": False, "crf": True, "after": True}
