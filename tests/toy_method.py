@@ -6,6 +6,7 @@ in for ever after its second image or iteration, so that a test can kill it ther
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -291,19 +292,42 @@ class Names(Probe[NamesConfig]):
 
 class CrashConfig(StageConfig):
     how: str = "raise"
-    """raise, exit, few (yields too few), size (wrong size)."""
+    """raise, exit, few (yields too few), size (wrong size), nan (score), empty (mask), many (masks), late-raise, sleep, stubborn
+    and busy (the fifth image of the first eight)."""
 
 
 class Crash(GroupingPrior[CrashConfig]):
     Config = CrashConfig
 
     def mine(self, images: Images) -> Iterator[Instances]:
-        if self.config.how == "raise":
+        how = self.config.how
+        if how == "raise":
             raise RuntimeError("something in the plugin is wrong")
-        if self.config.how == "exit":
+        if how == "exit":
             os._exit(3)
-        for record in images.records[: len(images) - (self.config.how == "few")]:
-            yield Instances.empty(record.height + (self.config.how == "size"), record.width)
+        for index, record in enumerate(images.records[: len(images) - (how == "few")]):
+            pixels = images.read(index)
+            trace("crash", record.id)
+            if record.id.endswith("00004") and how in ("late-raise", "sleep", "stubborn", "busy"):
+                self._fail(how)
+            masks = np.zeros((1, record.height + (how == "size"), record.width), bool)
+            masks[:, 1:9, 1:9] = how != "empty"
+            if how == "many":
+                masks = np.repeat(pixels[None, ..., 0] >= np.median(pixels[..., 0]), 1000, axis=0)
+            yield Instances.from_masks(masks, scores=np.full(len(masks), np.nan if how == "nan" else 0.5))
+
+    def _fail(self, how: str) -> None:
+        if how == "late-raise":
+            raise ZeroDivisionError("one by none")
+        if how == "sleep":
+            time.sleep(600)
+        if how == "stubborn":
+            while True:
+                try:
+                    time.sleep(600)
+                except Exception:
+                    continue
+        any(itertools.repeat(0, 10**12))  # an hour in compiled code that holds Python's lock
 
 
 @hookimpl

@@ -72,7 +72,7 @@ class Failure:
         """Returns what to tell of an exception."""
         if isinstance(error, MdpError):
             return cls(error.message, error.hint)
-        return cls(f"{type(error).__name__}: {error}", crash=True)
+        return cls(" ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]), crash=True)
 
     def tell(self, task: Task, log: Path, listener: TaskListener) -> None:
         """Ends the step.

@@ -29,7 +29,7 @@ MetricOption = Annotated[
     typer.Option(
         "--metric",
         metavar="NAME",
-        help="A metric, e.g. segmenter.miou, miou or 'segmenter.iou/*'. May be repeated. [default: the mIoU of every stage]",
+        help="A metric, e.g. segmenter.miou, miou or 'segmenter.iou/*'. May be repeated. [default: what the sweep's recipe says, or the mIoU of every stage]",
         default_factory=list,
         show_default=False,
     ),
@@ -80,8 +80,8 @@ def compare(
         chosen = _format({"md": md, "csv": csv, "json": json, "latex": latex}, curve, out)
         if curve is not None and out is not None:
             check_figure_path(out)
-        records, notes = _records(home.absolute() if home else default_home(), runs or [], sweep)
-        found = compare_runs(records, metrics=metric, all_metrics=all_metrics, baseline=baseline, notes=notes)
+        records, notes, usual = _records(home.absolute() if home else default_home(), runs or [], sweep)
+        found = compare_runs(records, metrics=metric, usual=usual, all_metrics=all_metrics, baseline=baseline, notes=notes)
         console = Console(soft_wrap=True)
         if curve is not None and out is not None:
             draw_curves(found, curve, out)
@@ -110,8 +110,8 @@ def _format(wanted: dict[str, bool], curve: str | None, out: Path | None) -> str
     return chosen[0] if chosen else None
 
 
-def _records(home: Path, runs: list[str], sweeps: list[str]) -> tuple[list[RunRecord], list[str]]:
-    """Returns the runs asked for, and what is missing of the sweeps."""
+def _records(home: Path, runs: list[str], sweeps: list[str]) -> tuple[list[RunRecord], list[str], list[str]]:
+    """Returns the runs asked for, what is missing of the sweeps, and the metrics that their recipes ask for."""
     from mdp_core.engine.record import find_run
     from mdp_core.engine.sweep import find_sweep, member_runs
     from mdp_core.errors import RunError
@@ -120,15 +120,16 @@ def _records(home: Path, runs: list[str], sweeps: list[str]) -> tuple[list[RunRe
         raise RunError(
             "name the runs to compare", hint="mdp compare RUN RUN …, or mdp compare --sweep ID; `last` is the newest"
         )
-    records, notes = [find_run(home, reference) for reference in runs], []
+    records, notes, usual = [find_run(home, reference) for reference in runs], list[str](), list[str]()
     for reference in sweeps:
         state = find_sweep(home, reference)
         found, missing = member_runs(home, state)
         records += found
+        usual += state.metrics
         if missing:
             listed = "; ".join(f"{m.number} ({m}: {m.status})" for m in missing[:6])
             notes.append(f"not finished in {state.id}: {listed}{'; …' if len(missing) > 6 else ''}")
-    return records, notes
+    return records, notes, usual
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:

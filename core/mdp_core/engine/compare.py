@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mdp_core.engine.comparability import comparability_warnings, provenance_notes
+from mdp_core.engine.costs import costs
 from mdp_core.engine.keys import canonical
 from mdp_core.engine.record import RunRecord
 from mdp_core.errors import RunError
@@ -103,7 +104,7 @@ class Group:
 
     def values(self, metric: str) -> dict[int, float]:
         """Returns a metric by seed; runs without it, or with no finite number, are left out."""
-        found = {seed: run.metrics.get(metric) for seed, run in sorted(self.runs.items())}
+        found = {seed: {**costs(run.steps), **run.metrics}.get(metric) for seed, run in sorted(self.runs.items())}
         return {seed: float(v) for seed, v in found.items() if isinstance(v, int | float) and math.isfinite(v)}
 
 
@@ -140,6 +141,7 @@ def compare(
     runs: Iterable[RunRecord],
     *,
     metrics: Sequence[str] = (),
+    usual: Sequence[str] = (),
     all_metrics: bool = False,
     baseline: str | None = None,
     notes: Sequence[str] = (),
@@ -148,7 +150,9 @@ def compare(
 
     Args:
         runs: The runs, in the order in which their groups are to stand; those that are not finished are named and left out.
-        metrics: Names or patterns (``*.miou``); a name without its stage means every stage's. By default the mIoU of every stage.
+        metrics: Names or patterns (``*.miou``); a name without its stage means every stage's. Beside the scores there is what a
+            stage cost (``mdp_core.engine.costs``). By default ``usual``, or the mIoU of every stage.
+        usual: The same, but names that no run has are passed over.
         all_metrics: Take every metric.
         baseline: What the others are compared with: number of a row from 1, id of a run, or ``SETTING=VALUE``; the first row by default.
 
@@ -161,7 +165,7 @@ def compare(
     groups = _groups(list({run.id: run for run in runs}.values()), said)
     columns = tuple(_columns([g.settings for g in groups]))
     records = [run for group in groups for run in group.runs.values()]
-    chosen = tuple(_metrics(records, metrics, all_metrics=all_metrics))
+    chosen = tuple(_metrics(records, metrics, usual, all_metrics=all_metrics))
     base = 0 if baseline is None else _baseline(baseline, groups)
     warnings = comparability_warnings([list(g.runs.values()) for g in groups])
     said += provenance_notes(records)
@@ -230,16 +234,19 @@ def _differs(name: str, groups: Sequence[Mapping[str, Any]]) -> bool:
     return len({canonical(group[name]) if name in group else None for group in groups}) > 1
 
 
-def _metrics(runs: Sequence[RunRecord], wanted: Sequence[str], *, all_metrics: bool) -> list[str]:
+def _metrics(runs: Sequence[RunRecord], wanted: Sequence[str], usual: Sequence[str], *, all_metrics: bool) -> list[str]:
     names = list(dict.fromkeys(name for run in runs for name in run.metrics))
     if all_metrics:
         return names
+    priced = [*names, *dict.fromkeys(name for run in runs for name in costs(run.steps) if name not in names)]
     if not wanted:
+        asked = dict.fromkeys(name for pattern in usual for name in _like(pattern, priced))
+        if asked:
+            return list(asked)
         return [n for n in names if n.endswith(".miou")] or [n for n in names if "/" not in n]
     found: list[str] = []
     for pattern in wanted:
-        short = [n for n in names if fnmatch.fnmatchcase(n.partition(".")[2], pattern)]
-        matching = [n for n in names if fnmatch.fnmatchcase(n, pattern)] or short
+        matching = _like(pattern, priced)
         if not matching:
             known = [*names, *(n.partition(".")[2] for n in names)]
             there = (
@@ -248,6 +255,11 @@ def _metrics(runs: Sequence[RunRecord], wanted: Sequence[str], *, all_metrics: b
             raise RunError(f"no metric {pattern!r}{did_you_mean(pattern, known)}", hint=there)
         found += [n for n in matching if n not in found]
     return found
+
+
+def _like(pattern: str, names: Sequence[str]) -> list[str]:
+    short = [n for n in names if fnmatch.fnmatchcase(n.partition(".")[2], pattern)]
+    return [n for n in names if fnmatch.fnmatchcase(n, pattern)] or short
 
 
 def _baseline(text: str, groups: Sequence[Group]) -> int:

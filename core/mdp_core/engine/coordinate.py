@@ -17,8 +17,10 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from mdp_core.data.storage import write_json
+from mdp_core.engine.costs import PEAK_MEMORY
 from mdp_core.engine.execute import CLUSTERS
 from mdp_core.engine.jobs import Job, shards
+from mdp_core.engine.map_shard import BEGUN
 from mdp_core.engine.store import Entry, Manifest, disk_errors, remove
 from mdp_core.stages.base import Listener
 from mdp_core.stages.executor import Executor, Task
@@ -86,8 +88,10 @@ class Coordinator:
             if tasks:
                 self.executor.run(tasks, log, told)
         seconds = told.before + time.monotonic() - started
-        entry.finish(names, Manifest({}, told.notes, told.warnings, seconds, told.clusters or job.clusters, images - kept))
+        clusters = told.clusters or job.clusters
+        entry.finish(names, Manifest({}, told.notes, told.warnings, seconds, clusters, images - kept, told.peak_memory))
         remove(entry.work)
+        remove(entry.folder / BEGUN)
 
 
 def _spent(curve: Path) -> float:
@@ -107,6 +111,7 @@ def _cut(entry: Entry, images: int, size: int) -> list[range]:
     """Returns the shards; parts that an interrupted run cut another way are thrown away."""
     if entry.shard_size() != size:
         remove(entry.parts)
+        remove(entry.folder / BEGUN)
         write_json(entry.folder / "shards.json", {"size": size})
     entry.parts.mkdir(exist_ok=True)
     return shards(images, size)
@@ -139,6 +144,7 @@ class _Told:
     notes: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     clusters: int = 0
+    peak_memory: int = 0
     before: float = 0.0
     _started: float = field(default_factory=time.monotonic)
     _done: dict[int, int] = field(default_factory=dict)
@@ -178,6 +184,8 @@ class _Told:
         with self._lock:
             if name == CLUSTERS:
                 self.clusters = int(value)
+            elif name == PEAK_MEMORY:
+                self.peak_memory = max(self.peak_memory, int(value))
             elif self.notes.get(name) != value:
                 self.notes[name] = value
                 self.listener.note(name, value)

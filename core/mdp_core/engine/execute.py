@@ -16,19 +16,17 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from mdp_core.data.images import Images
+from mdp_core.data.images import ImageRecord, Images, Pixels
 from mdp_core.data.instances import Instances
-from mdp_core.data.label_map import LabelMap
 from mdp_core.data.storage import (
     StoredInstances,
     StoredLabelMaps,
     read_embeddings,
     replacing,
-    write_embeddings,
-    write_instances,
-    write_label_maps,
 )
+from mdp_core.engine.costs import PEAK_MEMORY, begin_peak, peak_memory
 from mdp_core.engine.jobs import SUPPORT, Job, read_records, shards
+from mdp_core.engine.map_shard import Produce, Shard
 from mdp_core.engine.select import TrueLabelMaps, chosen, select
 from mdp_core.engine.store import Entry, disk_errors
 from mdp_core.errors import PluginError, StageError
@@ -117,8 +115,10 @@ class _Bench:
             self._work, self._text = None, text
             self._work = _Work(job, self._host(job), self.plugin)
         work = self._work
+        begin_peak()
         with disk_errors(work.entry.folder):
             work.do(shard, listener)
+        listener.note(PEAK_MEMORY, str(peak_memory()))
 
     def _host(self, job: Job) -> PluginHost:
         if job.plugin_files not in self._hosts:
@@ -149,10 +149,17 @@ class _Work:
         self.entry = Entry(Path(job.entry), {})
         name, settings = job.dataset
         self.dataset = host.create("dataset", name, settings, Context())
-        self.images = Images(read_records(Path(job.images)), self.dataset.read)
+        self._reading: list[str] = []
+        self.images = Images(read_records(Path(job.images)), self._read)
         self.inputs = {slot: Entry(Path(folder), {}) for slot, folder in job.inputs.items()}
         self.shards = shards(len(self.images), job.shard_size)
         self._stored: dict[str, StoredInstances | StoredLabelMaps] = {}
+
+    def _read(self, record: ImageRecord) -> Pixels:
+        """Reads an image, and remembers that it was asked for."""
+        self._reading.append(record.id)
+        pixels: Pixels = self.dataset.read(record)
+        return pixels
 
     def do(self, shard: int | None, listener: Listener) -> None:
         """Does one shard, or, of a step that is done whole, everything."""
@@ -215,25 +222,11 @@ class _Work:
 
     # Map steps: each yields one item an image of a shard
 
-    def shard(self, number: int, produce: Callable[[range], Iterator[Any]]) -> None:
+    def shard(self, number: int, produce: Produce) -> None:
         """Does one shard, unless it is there."""
-        job, records, shard = self.job, self.images.records, self.shards[number]
-        name = job.part(number)
-        if self.entry.finished_part(name):
-            return
-        items: list[Any] = []
-        for index, item in zip(shard, _all_of(produce(shard), len(shard), job), strict=True):
-            _check_item(item, records[index], job)
-            items.append(item)
-            self.listener.progress(len(items), len(shard), {})
-        ids, path = [records[i].id for i in shard], self.entry.parts / name
-        if job.suffix == ".safetensors":
-            write_embeddings(path, items)
-        elif job.suffix == ".parquet":
-            write_instances(path, ids, items)
-        else:
-            write_label_maps(path, ids, items)
-        self.entry.stamp_part(name)
+        indices = self.shards[number]
+        records = [self.images.records[i] for i in indices]
+        Shard(self.job, self.entry, number, indices, records, self.listener, self._reading).make(produce)
 
     def mine(self, shard: range) -> Iterator[Any]:
         return self.plugin.mine(self.images.subset(shard))  # type: ignore[no-any-return]
@@ -342,28 +335,3 @@ class _Work:
 
 _BENCH = _Bench()
 """Plugins load their weights once a process, not once a task."""
-
-
-def _all_of(items: Iterator[Any], expected: int, job: Job) -> Iterator[Any]:
-    count = 0
-    for item in items:
-        count += 1
-        if count > expected:
-            break
-        yield item
-    if count != expected:
-        raise PluginError(
-            f"{job.kind}:{job.plugin} yielded {'more than ' if count > expected else ''}{min(count, expected)} results for {expected} images in step {job.id}",
-            hint="a plugin yields exactly one result an image, in order",
-        )
-
-
-def _check_item(item: Any, record: Any, job: Job) -> None:
-    if isinstance(item, Instances | LabelMap):
-        if item.size != (record.height, record.width):
-            raise PluginError(
-                f"{job.kind}:{job.plugin} gave a result of {item.size[0]}×{item.size[1]} for {record.id}, which has {record.height}×{record.width} (height×width)",
-                hint="results are at the image's own size",
-            )
-    elif not (isinstance(item, np.ndarray) and item.ndim == 2):
-        raise PluginError(f"{job.kind}:{job.plugin} yielded a {type(item).__name__} in step {job.id}")

@@ -57,6 +57,7 @@ class Job:
         clusters: Number of clusters that the labels of the inputs come from; 0 where labels mean nothing yet.
         facts: What an evaluation wants to write down (split, seed …).
         weights: ``file:PATH`` in the settings → ``stage:NAME`` in the recipe, for notes.
+        time_limit: Seconds that the plugin may go without a result in a map step; None for no limit.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Job:
     clusters: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+    time_limit: float | None = None
 
     @property
     def suffix(self) -> str | None:

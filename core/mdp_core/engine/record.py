@@ -39,6 +39,8 @@ class StepRecord:
         kind, step, key: The place of its result: ``store/<kind>-<step>/<key>``.
         status: ``hit``, ``done``, ``failed`` or ``interrupted``.
         seconds: Wall time of the step; of a hit, what it took when it was done.
+        images: How many images were done in these seconds; 0 where that is not known.
+        peak_memory: Peak resident memory of the process that did most, in bytes; 0 where that is not known.
     """
 
     id: str
@@ -52,6 +54,8 @@ class StepRecord:
     seconds: float
     notes: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    images: int = 0
+    peak_memory: int = 0
 
 
 @dataclass

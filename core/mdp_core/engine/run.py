@@ -21,7 +21,7 @@ from mdp_core.engine.planner import make_plan
 from mdp_core.engine.provenance import environment
 from mdp_core.engine.record import RunRecord, StepRecord, mark_killed_runs, new_run_folder
 from mdp_core.engine.scan import ImageSet, Scanner
-from mdp_core.engine.store import Entry, Store, disk_errors
+from mdp_core.engine.store import Entry, Manifest, Store, disk_errors
 from mdp_core.errors import DataError, MdpError, MdpWarning, ObserverWarning, PluginError, RecipeError
 from mdp_core.plugins.hookspecs import RunInfo, RunOutcome, StepInfo, StepResult
 from mdp_core.plugins.loader import Observers, PluginHost
@@ -293,7 +293,7 @@ class _Run:
         if manifest is not None:
             damage = entry.damage()
             if not damage:
-                self._note(step, StepResult("hit", manifest.seconds, manifest.notes, tuple(manifest.warnings)))
+                self._note(step, StepResult("hit", manifest.seconds, manifest.notes, tuple(manifest.warnings)), manifest)
                 return
             message = f"{step.id}: the stored result is damaged ({', '.join(damage[:3])}); it is made anew"
             self.record.warnings.append(message)
@@ -315,7 +315,8 @@ class _Run:
         if not worked and manifest is not None:
             listener.notes = dict(manifest.notes)
         status = "done" if worked else "hit"
-        self._note(step, StepResult(status, time.monotonic() - started, listener.notes, tuple(listener.warnings)))
+        result = StepResult(status, time.monotonic() - started, listener.notes, tuple(listener.warnings))
+        self._note(step, result, manifest)
 
     def _count(self, step: Step) -> int:
         """Returns how many images a step reads."""
@@ -326,11 +327,12 @@ class _Run:
         section = self.session.loaded.recipe.pipeline.get(step.stage)
         return section is not None and step.kind == section.kind and step.step in type(section.config).distributed_steps
 
-    def _note(self, step: Step, result: StepResult) -> None:
+    def _note(self, step: Step, result: StepResult, manifest: Manifest | None = None) -> None:
         self.record.steps.append(
             StepRecord(
                 step.id, step.stage, step.kind, step.step, step.plugin, step.role, step.key, result.status,
                 round(result.seconds, 3), dict(result.notes), list(result.warnings),
+                *((manifest.images, manifest.peak_memory) if manifest else ()),
             )
         )  # fmt: skip
         if result.status != "hit":  # hits are told with the next step that is done, or at the end: each save waits for the disk
@@ -362,6 +364,7 @@ class _Run:
             shard_size=shard_size(),
             facts={**step.facts, "labels_used": labels_used} if step.kind == "evaluate" else {},
             weights=weights,
+            time_limit=recipe.pipeline[step.stage].time_limit if step.stage in recipe.pipeline else None,
         )
 
     def _settings(self, step: Step) -> tuple[Mapping[str, Any], dict[str, str]]:

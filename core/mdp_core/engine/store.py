@@ -51,6 +51,7 @@ class Manifest:
     seconds: float = 0.0
     clusters: int = 0
     images: int = 0
+    peak_memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Entry:
             return None
         return Manifest(
             content["files"], content["notes"], tuple(content["warnings"]), content["seconds"], content["clusters"],
-            content.get("images", 0),
+            content.get("images", 0), content.get("peak_memory", 0),
         )  # fmt: skip
 
     def damage(self) -> list[str]:
@@ -148,6 +149,7 @@ class Entry:
                 "seconds": round(manifest.seconds, 3),
                 "clusters": manifest.clusters,
                 "images": manifest.images,
+                "peak_memory": manifest.peak_memory,
             },
         )
 

@@ -196,12 +196,17 @@ class MemberState:
 
 @dataclass
 class SweepState:
-    """What sweep.json holds; the records of the runs are the truth about which are finished."""
+    """What sweep.json holds; the records of the runs are the truth about which are finished.
+
+    Attributes:
+        metrics: What its table shows.
+    """
 
     folder: Path
     recipe: str
     command: str
     members: list[MemberState]
+    metrics: Sequence[str] = ()
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
@@ -211,7 +216,13 @@ class SweepState:
 
     def save(self) -> None:
         """Writes sweep.json."""
-        content = {"id": self.id, "recipe": self.recipe, "command": self.command, "started": self.started}
+        content = {
+            "id": self.id,
+            "recipe": self.recipe,
+            "command": self.command,
+            "metrics": self.metrics,
+            "started": self.started,
+        }
         with disk_errors(self.folder):
             write_json(self.folder / "sweep.json", {**content, "members": [asdict(m) for m in self.members]})
 
@@ -227,7 +238,9 @@ class SweepState:
             if content is not None:
                 known = {f.name for f in fields(MemberState)}
                 members = [MemberState(**{k: v for k, v in m.items() if k in known}) for m in content["members"]]
-                return cls(folder, content["recipe"], content["command"], members, content["started"])
+                return cls(
+                    folder, content["recipe"], content["command"], members, content.get("metrics", ()), content["started"]
+                )
         except (KeyError, TypeError, AttributeError):
             pass
         raise RunError(f"{folder / 'sweep.json'}: missing or damaged", hint="the command of the sweep writes it anew")
@@ -246,7 +259,7 @@ def open_state(sweep: Sweep, command: str) -> SweepState:
         members.append(one)
         with disk_errors(sweep.folder):
             write_text(sweep.folder / f"{member.number}.yaml", show(member.loaded, resolved=True))
-    state = SweepState(sweep.folder, sweep.recipe, command, members)
+    state = SweepState(sweep.folder, sweep.recipe, command, members, sweep.axes.metrics)
     state.save()
     return state
 

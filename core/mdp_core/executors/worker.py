@@ -78,7 +78,7 @@ def serve(commands: IO[str], events: IO[str]) -> None:
             listener.send("error", message=error.message, hint=error.hint)
         except Exception as error:
             _print_traceback()
-            listener.send("crash", message=f"{type(error).__name__}: {error}")
+            listener.send("crash", message=" ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]))
         else:
             listener.send("done")
         with suppress(OSError):

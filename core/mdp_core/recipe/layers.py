@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mdp_core.errors import RecipeError
+from mdp_core.errors import PluginError, RecipeError
 from mdp_core.recipe.problems import Mark, Problem
-from mdp_core.recipe.schema import Catalogue
+from mdp_core.recipe.schema import STAGE_KEYS, Catalogue
 from mdp_core.recipe.source import Keys, Node, parse
+from mdp_core.settings import StageConfig
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -158,8 +160,8 @@ def merge(base: Node, over: Node, catalogue: Catalogue) -> Node:
     """Lays one recipe over another.
 
     Mappings are merged key by key; lists and scalars replace; a null removes a stage. Where a layer puts another plugin into
-    a section, the settings of the former plugin go. A new stage comes before the stage that follows it in its own layer,
-    otherwise at the end.
+    a section, the settings of the former plugin go, but for those of a stage that both plugins inherit from one settings
+    class. A new stage comes before the stage that follows it in its own layer, otherwise at the end.
     """
     return _merge(base, over, catalogue, ())
 
@@ -175,7 +177,7 @@ def _merge(base: Node, over: Node, catalogue: Catalogue, path: Keys) -> Node:
         former = _plugin(below, kind, catalogue)
         now = _plugin({**below, **over.value}, kind, catalogue)
         if former != now:
-            stays = () if path in _SINGLE else ("input",) if former[0] != now[0] else ("kind", "input")
+            stays = () if path in _SINGLE else _staying(former, now, catalogue)
             below, place = {name: node for name, node in below.items() if name in stays}, over
     merged = dict(below)
     for name, node in over.value.items():
@@ -205,6 +207,22 @@ def _plugin(section: Mapping[str, Node], kind: str, catalogue: Catalogue) -> tup
         kind = str(section["kind"].value)
     use = section["use"].value if "use" in section else catalogue.default(kind)
     return kind, catalogue.resolve_alias(kind, use) if isinstance(use, str) else use
+
+
+def _staying(former: tuple[Any, Any], now: tuple[Any, Any], catalogue: Catalogue) -> Set[str]:
+    """Returns the keys of a stage that stay where another plugin takes its place.
+
+    Two priors on one network share what their settings class says of the network; swapping them compares methods, not networks.
+    """
+    if former[0] != now[0]:
+        return {"input"}
+    stays = set(STAGE_KEYS) - {"use"}
+    with suppress(PluginError):
+        ours, theirs = (catalogue.config(kind, name).__mro__ for kind, name in (former, now))
+        for base in ours:
+            if base in theirs and issubclass(base, StageConfig) and base is not StageConfig:
+                stays |= set(base.model_fields)
+    return stays
 
 
 def _order(base: Sequence[str], over: Mapping[str, Node]) -> list[str]:

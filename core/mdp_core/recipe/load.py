@@ -149,6 +149,8 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         section.update(section.pop("config", {}))
         if section.get("kind") not in schema.SUPPORTED:
             section.pop("support", None)
+        if section.get("time_limit", 0) is None:
+            del section["time_limit"]
     order = ("name", "description", "seed", "device", "data", "pipeline", "evaluate", "executor", "observers")
     return {key: dumped[key] for key in order if key in dumped}
 
@@ -302,10 +304,20 @@ class _Checker:
         kind = self._kind(name, node, path)
         taken = self._input(name, node, names, path)
         plugin = self._plugin(node, path, kind, schema.STAGE_KEYS) if kind else None
-        support = self._support(node, kind, path)
-        return (
-            StageSection(kind=kind, use=plugin[0], input=taken, support=support, config=plugin[1]) if kind and plugin else None
-        )
+        support, limit = self._support(node, kind, path), self._time_limit(node, path)
+        if not kind or not plugin:
+            return None
+        return StageSection(kind=kind, use=plugin[0], input=taken, support=support, time_limit=limit, config=plugin[1])
+
+    def _time_limit(self, node: Node, path: Keys) -> float | None:
+        given = node.mapping.get("time_limit")
+        if given is None or given.value is None:
+            return None
+        number = given.value
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
+            self._report(given, (*path, "time_limit"), f"expected seconds > 0, or null, got {got(given.plain())}")
+            return None
+        return float(number)
 
     def _support(self, node: Node, kind: str | None, path: Keys) -> bool:
         given = node.mapping.get("support")

@@ -22,7 +22,7 @@ EVALUATIONS: tuple[str, ...] = get_args(EvaluationName)
 
 SECTION_KEYS = ("use",)
 """Keys of the data section and of observers that are not settings of their plugin."""
-STAGE_KEYS = ("kind", "use", "input", "support")
+STAGE_KEYS = ("kind", "use", "input", "support", "time_limit")
 """Keys of a stage that are not settings of its plugin; no plugin can have settings of these names."""
 
 
@@ -66,6 +66,9 @@ class StageSection(Settings):
     """Id of the earlier stage whose result it takes; by default the nearest one that fits."""
     support: bool = True
     """Whether a clusterer or a detector learns from the images of ``data.support`` as well."""
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Seconds that the plugin may go without a result, where it works image by image (several images that go through a network
+    together count as one wait); None for no limit. The error names the images."""
     config: SerializeAsAny[StageConfig]
     """Settings of the plugin."""
 
@@ -97,6 +100,9 @@ class SweepSection(Settings):
     """How many seeds, counted from the recipe's own, or a list of them."""
     zip: bool = False
     """Take the first values together, then the second ones …, in place of all combinations."""
+    metrics: tuple[str, ...] = ()
+    """What the table of the sweep shows, as after ``mdp compare --metric``; names that no run has are passed over. By default the
+    mIoU of every stage."""
 
 
 def _check_device(value: str) -> str:

@@ -49,11 +49,13 @@ class Axes:
         vary: Setting, with dots → its values as YAML.
         seeds: The seeds; None where the recipe's own stands.
         zip: Whether the first values are taken together, then the second ones …, in place of all combinations.
+        metrics: What its table shows.
     """
 
     vary: Mapping[str, tuple[str, ...]]
     seeds: tuple[int, ...] | None
     zip: bool = False
+    metrics: tuple[str, ...] = ()
 
     def variations(self) -> list[Variation]:
         """Returns the runs: the last setting changes fastest, and seeds faster still."""
@@ -83,7 +85,7 @@ def read_axes(base: SweptRecipe, vary: Sequence[str] = (), seeds: str | None = N
             problems.append(Problem(Mark(f"{VARY} {text}"), name, "given twice; write all its values into one --vary"))
         given[name] = values
     own = {_full(name, base.stages): tuple(map(text_of, values)) for name, values in base.sweep.vary.items()}
-    axes = Axes({**own, **given}, _seeds(base, seeds, problems), base.sweep.zip if zip_ is None else zip_)
+    axes = Axes({**own, **given}, _seeds(base, seeds, problems), base.sweep.zip if zip_ is None else zip_, base.sweep.metrics)
     problems += _contradictions(axes, base.name)
     if problems:
         raise InvalidRecipeError(base.name, problems)

@@ -223,6 +223,20 @@ def test_the_section_of_a_recipe_and_the_command_line_over_it(mdp: Call, tmp_pat
     assert shown == [[f"refiner.threshold={t}", "prior.contrast=2.0", "seed=7"] for t in ("0.5", "0.6")]
 
 
+def test_the_table_shows_the_metrics_that_the_recipe_asks_for(mdp: Call, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    section = "sweep: {vary: {prior.contrast: [1.0, 1.1]}, metrics: [prior.hit, images_per_second, never.there]}\n"
+    recipe.write_text(RECIPE.read_text() + section)
+    done = mdp("sweep", str(recipe), "--plugin", str(TOY), "--until", "prior", "--no-track")
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in ("hit %", "images_per_second")), done.stdout
+    assert "never" not in done.stdout
+    again = mdp("compare", "--sweep", "last", "--csv")
+    assert "prior.images_per_second mean" in again.stdout.splitlines()[0]
+    asked = mdp("compare", "--sweep", "last", "--csv", "--metric", "prior.corloc")
+    assert "images_per_second" not in asked.stdout
+
+
 def test_nothing_to_vary(mdp: Call) -> None:
     done = mdp(*arguments())
     assert done.returncode == 2

@@ -218,6 +218,9 @@ def test_two_runs_at_once_do_each_step_once(tmp_path: Path, undisturbed: str) ->
         ("exit", ["its process died (exit code 3)", "prior.log"]),
         ("few", ["prior:crash yielded 11 results for 12 images", "exactly one result an image"]),
         ("size", ["prior:crash gave a result of 49×48 for train/", "which has 48×48"]),
+        ("nan", ["prior:crash gave a mask with the score nan for train/00000", "0 to 1"]),
+        ("empty", ["prior:crash gave an empty mask (number 0) for train/00000", "leave empty masks out"]),
+        ("late-raise", ["(prior:crash) crashed: ZeroDivisionError: one by none (at image train/00004)", "traceback:"]),
     ],
 )
 def test_a_plugin_that_misbehaves_is_named(mdp: Call, tmp_path: Path, how: str, words: list[str]) -> None:
@@ -230,6 +233,44 @@ def test_a_plugin_that_misbehaves_is_named(mdp: Call, tmp_path: Path, how: str, 
     if how == "raise":
         log = tmp_path / ".mdp" / "runs" / last_run(tmp_path)["id"] / "logs" / "prior.log"
         assert "something in the plugin is wrong" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("sleep", ["prior:crash has made no result for 1 s at image train/00004", "raise pipeline.prior.time_limit"]),
+        (
+            "stubborn",
+            ["at image train/00004", "it cannot be interrupted, so its process is ended", "its process died (exit code 1)"],
+        ),
+        ("busy", ["its process died (exit code 1)", "prior.log"]),
+    ],
+)
+def test_a_plugin_that_takes_for_ever_is_stopped_and_what_it_had_finished_is_kept(
+    mdp: Call, tmp_path: Path, how: str, words: list[str]
+) -> None:
+    limited = ["--set", f"pipeline.prior={{use: crash, how: {how}}}", "--set", "prior.time_limit=1"]
+    trace = tmp_path / "trace"
+    started = time.monotonic()
+    done = mdp(*arguments(*limited), env={"MDP_TOY_TRACE": str(trace)})
+    assert time.monotonic() - started < 60
+    assert done.returncode == 1
+    for text in words:
+        assert text in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    if how == "busy":
+        log = tmp_path / ".mdp" / "runs" / last_run(tmp_path)["id"] / "logs" / "prior.log"
+        assert "in _fail" in log.read_text(), "faulthandler says where it was"
+    if how == "sleep":
+        trace.unlink()
+        mdp(*arguments(*limited), env={"MDP_TOY_TRACE": str(trace)})
+        assert trace.read_text().splitlines() == ["crash train/00004"], "the four images before it are kept"
+
+
+def test_a_thousand_masks_an_image_are_no_mistake(mdp: Call, tmp_path: Path) -> None:
+    done = mdp(*arguments("--set", "pipeline.prior={use: crash, how: many}", "--until", "clusterer"))
+    assert done.returncode == 0, done.stderr
+    assert set(statuses(last_run(tmp_path)).values()) == {"done"}
 
 
 def test_no_masks_at_all(mdp: Call) -> None:

@@ -10,8 +10,31 @@ from mdp_core.recipe import Catalogue, InvalidRecipeError, LoadedRecipe, find_re
 from mdp_core.recipe.layers import merge
 from mdp_core.recipe.problems import Mark
 from mdp_core.recipe.source import Node, parse
+from mdp_core.settings import StageConfig
 
 MARK = Mark("r.yaml", 1, 1)
+
+
+class Shared(StageConfig):
+    x: int = 1
+
+
+class First(Shared):
+    own: int = 1
+
+
+class Second(Shared):
+    x: int = 2
+    own: int = 2
+
+
+CONFIGS: dict[str, type[StageConfig]] = {
+    "p": StageConfig,
+    "q": StageConfig,
+    "usual": StageConfig,
+    "first": First,
+    "second": Second,
+}
 
 
 class NoPlugins:
@@ -19,7 +42,7 @@ class NoPlugins:
         return []
 
     def config(self, kind: str, name: str) -> type:
-        raise AssertionError
+        return CONFIGS[name]
 
     def default(self, kind: str) -> str | None:
         return "usual"
@@ -50,6 +73,17 @@ def laid(base: str, over: str) -> dict[str, object]:
             "{pipeline: {a: {use: p, x: 1}}}",
             "{pipeline: {a: {use: p, y: 2}}}",
             {"pipeline": {"a": {"use": "p", "x": 1, "y": 2}}},
+        ),
+        (
+            "{pipeline: {a: {use: first, x: 3, own: 4}}}",
+            "{pipeline: {a: {use: second}}}",
+            {"pipeline": {"a": {"use": "second", "x": 3}}},
+        ),
+        ("{pipeline: {a: {use: first, x: 3}}}", "{pipeline: {a: {use: q}}}", {"pipeline": {"a": {"use": "q"}}}),
+        (
+            "{pipeline: {a: {use: p, time_limit: 3}}}",
+            "{pipeline: {a: {use: q}}}",
+            {"pipeline": {"a": {"use": "q", "time_limit": 3}}},
         ),
         ("{data: {use: p, root: r}}", "{data: {use: q}}", {"data": {"use": "q"}}),
         # the same plugin under another name, or named where it was the default
