@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdp_core.api import Pixels
-from mdp_refine.permutohedral import lattice
+from mdp_crf.permutohedral import lattice
 
 Values = NDArray[np.float32]
 Kernel = Callable[[Values], Values]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdp_core.api import Images, Instances, LabelMap, Pixels, Refiner, StageError
-from mdp_refine.mean_field import bilateral, gaussian, mean_field
+from mdp_crf.mean_field import bilateral, gaussian, mean_field
 from mdp_refine.settings import DenseCrfConfig
 from mdp_refine.unary import Unary, from_labels, from_probabilities, shrunk
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mdp_refine.mean_field import bilateral, gaussian, mean_field
+from mdp_crf.mean_field import bilateral, gaussian, mean_field
 
 
 def dense_kernel(features):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdp_refine import permutohedral
-from mdp_refine.permutohedral import Lattice, lattice
+from mdp_crf import permutohedral
+from mdp_crf.permutohedral import Lattice, lattice
 
 
 def simplex(point):
