@@ -105,7 +105,8 @@ class ScoredRun:
         return self._matches[place]
 
     def _is_a(self, stage: str, name: str) -> bool:
-        pattern, settings = self.published.stages[name], self.lineage.settings(stage)
+        pattern = self.published.stages[name]
+        settings = {**self.lineage.settings(stage), "use": self.lineage.plugin(stage)}
         if self.lineage.kind(stage) != pattern.kind:
             return False
         if pattern.dense_crf not in (None, self._is_dense_crf(stage)):

@@ -34,7 +34,7 @@ class StagePattern(Settings):
     dense_crf: bool | None = None
     """Whether it is a dense CRF; null: either."""
     settings: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    """Setting, with dots → the values that it may have; null among them: the stage may lack the setting."""
+    """Setting, with dots, or ``use`` for the plugin → the values that it may have; null among them: the stage may lack the setting."""
     excluded: dict[str, tuple[Any, ...]] = Field(default_factory=dict, alias="not")
     """Setting, with dots → values that it must not have."""
     like: dict[str, tuple[str, ...]] = Field(default_factory=dict)

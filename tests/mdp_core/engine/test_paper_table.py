@@ -212,10 +212,22 @@ def test_what_is_missing_and_how_to_add_it(make: PaperRuns) -> None:
     lacks = table("pascal-components", make(half, {"clusterer": semantic(0.3)})).lacks
     assert lacks[0] == "+ Mask R-CNN: no run has predictions of the detector; add a detector after the clusterer"
     lacks = table("voc-instances", make(PASCAL, {"segmenter": semantic(0.4)})).lacks
-    assert lacks[0].startswith(
-        "(a) MaskDistill, initial masks: object masks with cluster labels: not evaluated with the protocol instances"
-    )
-    assert "evaluate: [instances]" in lacks[0]
+    assert lacks[0].startswith("(a) DINO: no run has masks of DINO's attention; add the prior")
+    own = next(line for line in lacks if line.startswith("(a) MaskDistill, initial masks"))
+    assert "object masks with cluster labels: not evaluated with the protocol instances" in own
+    assert "evaluate: [instances]" in own
+
+
+def test_other_priors_fill_the_rows_of_the_baselines(make: PaperRuns) -> None:
+    def run(use: str, share: float) -> RunRecord:
+        stages = {**PASCAL, "prior": {"kind": "prior", "use": use, "notes": PASCAL["prior"]["notes"]}}
+        return make(stages, inst={"clusterer": instances(share)})
+
+    content = json.loads(to_json(table("voc-instances", run("affinity", 0.3), run("dino-attention", 0.1), run("lost", 0.2))))
+    found = {
+        n["row"]: n["ours"][0]["mean"] for n in content["numbers"] if n["ours"] and n["part"][:3] + n["column"] == "(a)AP50"
+    }
+    assert found == pytest.approx({"DINO": 10.0, "LOST": 20.0, "MaskDistill, initial masks": 30.0})
 
 
 def test_lines_of_one_row_are_told_apart_by_their_settings(make: PaperRuns) -> None:
