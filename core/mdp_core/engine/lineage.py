@@ -12,7 +12,7 @@ from mdp_core.engine.record import RunRecord
 from mdp_core.engine.store import read_json
 from mdp_core.errors import RunError
 
-_KEYS = ("kind", "use", "input")
+_KEYS = ("kind", "use", "input", "time_limit")
 
 
 @dataclass(frozen=True)
