@@ -61,7 +61,7 @@ from mdp_datasets.scenes import KINDS, Level
 from mdp_datasets.settings import ShapesConfig
 from mdp_datasets.shapes import Shapes
 from mdp_dino.affinity import DinoAffinity
-from mdp_dino.settings import DinoAffinityConfig
+from mdp_dino.settings.affinity import DinoAffinityConfig
 from mdp_kmeans.clusterer import Kmeans
 from mdp_kmeans.settings import EmbedConfig, KmeansConfig
 

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from mdp_backbones.preprocess import pad_to_multiple, resize, short_side_size, to_input
 from mdp_core.api import Context, ImageRecord, Images
 from mdp_dino.affinity import DinoAffinity
-from mdp_dino.settings import DinoAffinityConfig
+from mdp_dino.settings.affinity import DinoAffinityConfig
 
 ARCH = "vit_small_patch16_224.dino"
 LIMIT = 1.05
@@ -72,7 +72,7 @@ def prepare(folder: Path, short_side: int, size: tuple[int, int]) -> tuple[Calla
     prior = DinoAffinity(config, Context())
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     images = Images([ImageRecord("noise", *size)], lambda _record: pixels)
-    reader = prior._vit
+    reader = prior.reader
     padded = pad_to_multiple(resize(pixels, *short_side_size(*size, short_side)), reader.patch)
     tensor = to_input([padded], reader.device)
     patches = padded.shape[0] * padded.shape[1] // reader.patch**2

@@ -6,31 +6,37 @@ A step's cache key holds only the settings that the step depends on. The rule is
 * a field marked ``Annotated[..., OnlyFor("fit")]`` belongs to the steps named;
 * a field marked ``Annotated[..., NoEffect]`` (batch size, workers) changes no result and belongs to no key;
 * every other field belongs to every step of the stage.
+
+A path is written as ``PathRef``: what is in the key is what lies there, not where it lies.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-from mdp_core.errors import PluginError, WeightsError
+from mdp_core.errors import DataError, PluginError, WeightsError
 
 __all__ = [
     "NoEffect",
     "OnlyFor",
+    "PathRef",
     "Settings",
     "StageConfig",
     "WeightsRef",
     "check_sha256",
     "file_sha256",
+    "files_below",
     "step_settings",
     "weights_file",
 ]
@@ -57,6 +63,10 @@ NoEffect = _NoEffect()
 
 class _FileContents:
     """Marks a setting ``file:PATH`` whose key is the contents of the file, not its path."""
+
+
+class _PathContents:
+    """Marks a setting that is a path, whose key is the contents of the file, or of all files in the folder."""
 
 
 WEIGHT_SCHEMES = ("timm", "file", "builtin")
@@ -92,6 +102,20 @@ WeightsRef = Annotated[str, AfterValidator(_check_weights_ref), _FileContents()]
 """Where weights come from: ``timm:NAME`` (hub cache), ``file:PATH`` (.pth or .safetensors; ``file:PATH#sha256=HEX`` insists on its
 contents), ``builtin:NAME``, or ``stage:NAME``, an earlier pretrainer of the pipeline; the engine gives a plugin its result as ``file:PATH``."""
 
+
+def _check_path(value: str) -> str:
+    path = Path(value).expanduser()
+    if not value or not path.exists():
+        there = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, there, 1)
+        raise ValueError(f"no such file or folder: {path}" + (f", did you mean {path.with_name(close[0])}?" if close else ""))
+    return value
+
+
+PathRef = Annotated[str, AfterValidator(_check_path), _PathContents()]
+"""Path of a file, or of a folder whose files count (``files_below``), relative to where the program is started; ``~`` is the home
+folder. Keys hold the names (of files in a folder) and contents, so that a changed file is seen and a moved one makes no difference."""
+
 _STAGE = "stage:"
 StageKey = Callable[[str], str]
 """Id of a pretrainer stage → the key of its training."""
@@ -118,6 +142,10 @@ class StageConfig(Settings):
     uses_labels: ClassVar[str | None] = None
     """What ground truth the plugin uses, in words; None (no labels) is the rule. Every result repeats it."""
 
+    def labels_used(self) -> str | None:
+        """Returns what ground truth the plugin uses with these settings, in words; ``uses_labels`` where they do not matter."""
+        return type(self).uses_labels
+
     def fit_effort(self, images: int) -> float | None:
         """Returns how much work the step ``fit`` is, in a unit of the plugin's own; None where that cannot be told.
 
@@ -133,6 +161,48 @@ def file_sha256(path: Path) -> str:
     """Returns the sha256 of a file's contents, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_below(folder: Path) -> tuple[str, ...]:
+    """Returns the files of a folder and of the folders in it (links are followed), as sorted relative paths with ``/``.
+
+    Names that begin with a dot are left out: what a desktop or an editor leaves behind is no part of the contents.
+    """
+    found, seen = [], set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        found += [] if real in seen else [Path(here, name) for name in files if not name.startswith(".")]
+        seen.add(real)
+    return tuple(sorted(path.relative_to(folder).as_posix() for path in found))
+
+
+@lru_cache(maxsize=1 << 16)
+def _known_sha256(path: Path, _size: int, _changed: int) -> str:
+    return file_sha256(path)
+
+
+def _contents_sha256(ref: str) -> str:
+    """Returns the sha256 of a file, or of the names and contents of a folder's files; each file is read once a process.
+
+    Raises:
+        DataError: Something cannot be read.
+    """
+    path = Path(ref).expanduser()
+
+    def of_file(file: Path) -> str:
+        status = file.stat()
+        return _known_sha256(file.absolute(), status.st_size, status.st_mtime_ns)
+
+    try:
+        if not path.is_dir():
+            return of_file(path)
+        lines = "".join(f"{of_file(path / name)} {name!r}\n" for name in files_below(path))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path}: cannot be read ({error.strerror})", hint="its contents are a part of the result's key"
+        ) from error
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _checked_sha256(ref: str) -> str:
@@ -196,8 +266,9 @@ def _keyed(
         if name in others or any(isinstance(mark, _NoEffect) for mark in marks) or (only and step not in only):
             continue
         files = any(isinstance(mark, _FileContents) for mark in marks)
+        paths = any(isinstance(mark, _PathContents) for mark in marks)
 
-        def value_of(value: Any, plain: Any, files: bool = files) -> Any:
+        def value_of(value: Any, plain: Any, files: bool = files, paths: bool = paths) -> Any:
             if isinstance(value, Settings):
                 return _keyed(value, step, known, stage_key)
             if isinstance(value, list | tuple) and isinstance(plain, list) and len(value) == len(plain):
@@ -206,6 +277,8 @@ def _keyed(
                 return {key: value_of(*pair) for key, *pair in zip(plain, value.values(), plain.values(), strict=True)}
             if isinstance(value, Set) and isinstance(plain, list):
                 return sorted(plain, key=repr)
+            if paths and isinstance(value, str):
+                return "contents-sha256:" + _contents_sha256(value)
             if files and isinstance(value, str) and value.startswith("file:"):
                 return "file-sha256:" + _checked_sha256(value)
             if files and isinstance(value, str) and value.startswith(_STAGE) and stage_key is not None:

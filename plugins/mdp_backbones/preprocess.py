@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -49,7 +49,17 @@ HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 WINDOW = 4
 """How many batches of prepared images may wait while batches of equal size fill up."""
 
+
+class Shaped(Protocol):
+    """Whatever has a shape: an array, or several."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Equal for what can be stacked."""
+
+
 T = TypeVar("T")
+Input = TypeVar("Input", bound=Shaped)
 Result = TypeVar("Result")
 
 
@@ -104,17 +114,17 @@ def read_ahead(make: Callable[[int], T], indices: Iterable[int], ahead: int = 4)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def in_batches(inputs: Iterable[Pixels], run: Callable[[list[Pixels]], Sequence[Result]], batch: int) -> Iterator[Result]:
-    """Runs images of equal size together and yields the results in the order of the inputs.
+def in_batches(inputs: Iterable[Input], run: Callable[[list[Input]], Sequence[Result]], batch: int) -> Iterator[Result]:
+    """Runs images of equal shape together and yields the results in the order of the inputs.
 
     A batch runs when it is full, or when ``WINDOW`` batches of images wait: then the one that holds the oldest image.
 
     Args:
-        inputs: uint8 (H, W, 3) each, of mixed sizes.
-        run: Takes 1..batch images of one size, returns one result an image.
+        inputs: uint8 (H, W, 3) each, of mixed sizes, or anything else with a shape.
+        run: Takes 1..batch images of one shape, returns one result an image.
         batch: Largest batch.
     """
-    waiting: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
+    waiting: dict[tuple[int, ...], list[tuple[int, Input]]] = {}
     done: dict[int, Result] = {}
     count = due = 0
 

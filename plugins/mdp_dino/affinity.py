@@ -1,4 +1,4 @@
-"""Prior ``dino-affinity``: one mask an image from the keys and the CLS query of a ViT's last block (MaskDistill, §3.2).
+"""Prior ``dino-affinity``: masks from the keys and the CLS query of a ViT's last block (MaskDistill, §3.2).
 
 The affinity of two patches, averaged over the heads, is a dot product of their keys with the heads concatenated, so
 Σ_{i∈P'} A_ij = (Σ_{i∈P'} k_i) · k_j / |H|: time and memory are O(N · d), and the N × N matrix is never built.
@@ -10,102 +10,82 @@ that they say what patches show and not where they are.
 Images are padded on the right and at the bottom, by less than a patch. Every patch therefore shows some of the image, and all
 take part; what lies in the padding is cropped from the mask.
 
+Two things go beyond the paper, and are off by default. ``masks``: the method is repeated on the patches that no mask covers yet,
+as if there were no others. ``scales``: affinities are averaged over several sizes of the image (``mdp_dino.scales``).
+
 The authors' program does more than the paper says: ``heads``, ``cls_mass``, ``padding``, ``positions``, ``upsample`` and
 ``outline`` are the switches between the two, and their defaults are the paper's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
-from mdp_backbones.preprocess import (
-    in_batches,
-    pad_to_multiple,
-    pad_with_zeros,
-    read_ahead,
-    resize,
-    short_side_size,
-    to_input,
-)
-from mdp_backbones.vit import VitReader
-from mdp_backbones.weights import load_vit
-from mdp_core.api import Bitmap, Context, GroupingPrior, Images, Instances, Pixels, StageError
-from mdp_dino.outlines import outlined
+from mdp_backbones.attention import Facet
+from mdp_core.api import Bitmap, ImageRecord, Instances, StageError
+from mdp_dino.outlines import instances_of
+from mdp_dino.patches import Grouping, Patches, PatchPrior
 from mdp_dino.pixels import to_pixels
-from mdp_dino.settings import DinoAffinityConfig
+from mdp_dino.settings.affinity import DinoAffinityConfig
 
 
-class DinoAffinity(GroupingPrior[DinoAffinityConfig]):
-    """Mines the most discriminative object of each image."""
+class DinoAffinity(PatchPrior[DinoAffinityConfig]):
+    """Mines the most discriminative object of each image, and others after it if wanted."""
 
     Config = DinoAffinityConfig
+    needs_cls = True
 
-    def __init__(self, config: DinoAffinityConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self._warned = False
+    @property
+    def facets(self) -> tuple[Facet, ...]:
+        """The query of CLS, what it meets, and what affinities compare."""
+        return ("q", "k_rotary", self.config.facet)
 
-    @cached_property
-    def _vit(self) -> VitReader:
+    def group(self, patches: Patches) -> Grouping:
+        """Returns the masks in the order found, scored by ``separation``; nothing in an image of one colour."""
         config = self.config
-        loaded = load_vit(
-            config.weights, self.context, arch=config.arch, precision=config.precision, positions=config.positions
+        keys, query = (
+            first_heads(values, config.heads, patches.heads, patches.scales)
+            for values in (patches.values["k_rotary"], patches.prefix["q"][0])
         )
-        reader = loaded.reader
-        reader.require_cls()
-        return reader
+        left: Bitmap = np.full(patches.grid, not patches.plain)
+        masks: list[Bitmap] = []
+        scores: list[float] = []
+        while len(masks) < config.masks and left.any() and (not masks or left.mean() >= config.uncovered):
+            mask, score = self._one(keys, query, patches.values[config.facet], left)
+            if not mask.any() or score < config.min_score:
+                break
+            masks.append(mask)
+            scores.append(score)
+            left = left & ~mask
+        if not masks:
+            return Grouping.nothing(patches.grid, patches.patch)
+        return Grouping(np.stack(masks), np.array(scores, np.float32), patches.patch)
 
-    def mine(self, images: Images) -> Iterator[Instances]:
-        """Yields one mask an image (score 1, label -1, the box of its pixels); none where no patch is similar to the source."""
+    def _one(self, keys: Tensor, query: Tensor, features: Tensor, left: Bitmap) -> tuple[Bitmap, float]:
+        """Returns the mask found among the patches ``left``, bool (rows, columns), and its score; empty where there is none."""
         config = self.config
-        prepared = read_ahead(lambda index: self._prepare(images.read(index)), range(len(images)))
-        patch_masks = in_batches(prepared, self._patch_masks, config.batch)
-        for record, patches in zip(images.records, patch_masks, strict=True):
-            size = record.height, record.width
-            mask = to_pixels(patches, self._vit.patch, short_side_size(*size, config.short_side), size, config.upsample)
-            if mask.all():
-                self._warn_whole(record.id)
-            yield instance_of(mask, outlined(mask, config.outline))
+        if not left.all():
+            at = torch.from_numpy(np.flatnonzero(left)).to(keys.device)
+            keys, features = keys[at], features[at]
+        found, source = object_patches(
+            keys, query, topk=config.topk, centre_keys=config.centre_keys, features=features, cls_mass=config.cls_mass
+        )
+        mask: Bitmap = np.zeros(left.shape, np.bool_)
+        mask[left] = balanced(features, found, config.balance).cpu().numpy()
+        if config.component == "source":
+            mask = component_of(mask, divmod(int(np.flatnonzero(left)[source]), left.shape[1]))
+        return mask, separation(features, torch.from_numpy(mask[left]).to(features.device))
 
-    def _prepare(self, pixels: Pixels) -> Pixels:
-        height, width = short_side_size(pixels.shape[0], pixels.shape[1], self.config.short_side)
-        resized = resize(pixels, height, width)
-        return pad_to_multiple(resized, self._vit.patch) if self.config.padding == "edge" else resized
-
-    def _patch_masks(self, batch: list[Pixels]) -> list[Bitmap]:
-        config, reader = self.config, self._vit
-        tensor = pad_with_zeros(to_input(batch, reader.device, reader.normalisation), reader.patch)
-        block = reader.read(tensor, config.block, ("q", "k_rotary", config.facet))
-        queries, keys, features = block["q"].prefix[:, 0], block["k_rotary"].patches, block[config.facet].patches
-        seen = width_of_heads(config.heads, block.heads, queries.shape[-1])
-        masks = []
-        for query, own_keys, own_features in zip(queries, keys, features, strict=True):
-            mask, source = object_patches(
-                own_keys[:, :seen],
-                query[:seen],
-                topk=config.topk,
-                centre_keys=config.centre_keys,
-                features=own_features,
-                cls_mass=config.cls_mass,
-            )
-            mask = balanced(own_features, mask, config.balance)
-            grid = mask.cpu().numpy().reshape(block.grid)
-            masks.append(component_of(grid, divmod(source, block.grid[1])) if config.component == "source" else grid)
-        return masks
-
-    def _warn_whole(self, image: str) -> None:
-        if not self._warned:
-            self._warned = True
-            self.context.listener.warn(
-                f"the mask of {image} is the whole image (reported once; others may be too). "
-                "Where this is frequent, the keys all point one way: set centre_keys: true"
-            )
+    def instances(self, grouping: Grouping, record: ImageRecord) -> Instances:
+        """Returns the masks at the image's size, by the rules of the settings, each with the box of its pixels before ``outline``."""
+        size, config = (record.height, record.width), self.config
+        masks = [to_pixels(mask, grouping.stride, self.input_size(size), size, config.upsample) for mask in grouping.masks]
+        return instances_of(np.stack(masks), grouping.scores, config.outline) if masks else Instances.empty(*size)
 
 
 @torch.inference_mode()
@@ -165,17 +145,17 @@ def within_mass(logits: Tensor, mass: float) -> Tensor:
     return torch.zeros_like(logits).scatter(0, kept, logits[kept])
 
 
-def width_of_heads(heads: int | Literal["all"], there: int, width: int) -> int:
-    """Returns how many of ``width`` numbers, ``there`` heads side by side, belong to the first ``heads``.
+def first_heads(values: Tensor, heads: int | Literal["all"], there: int, scales: int = 1) -> Tensor:
+    """Returns the first ``heads`` heads of each scale of float (..., scales · there · head_dim), which lie side by side.
 
     Raises:
         StageError: There are fewer heads.
     """
     if heads == "all":
-        return width
+        return values
     if heads > there:
         raise StageError(f"there are no {heads} heads in a block of {there}", hint=f"set heads: to all, or to 1 to {there}")
-    return width // there * heads
+    return values.reshape(*values.shape[:-1], scales, there, -1)[..., :heads, :].flatten(-3)
 
 
 @torch.inference_mode()
@@ -204,13 +184,31 @@ def balanced(features: Tensor, mask: Tensor, rounds: int) -> Tensor:
     return mask
 
 
+@torch.inference_mode()
+def separation(features: Tensor, mask: Tensor) -> float:
+    """Says how object-like a mask is: the share of the features' variance that lies between mask and rest (Otsu, 1979).
+
+    With the share f of the patches in the mask, the mean features o in it and b outside, and the variance v of all, it is
+    f · (1-f) · ‖o - b‖² / v. In affinities: how much more alike two patches are that lie on the same side of the mask's border than
+    any two. It does not depend on the scale of features or on their mean, so not on ``centre_keys``. 0: mask and rest do not differ, or
+    there is no rest; 1: each of them is uniform.
+
+    Args:
+        features: float (N, d).
+        mask: bool (N,).
+
+    Returns:
+        In [0, 1].
+    """
+    if not mask.any() or mask.all():
+        return 0.0
+    wide = features.double()
+    share, variance = mask.double().mean(), wide.var(dim=0, correction=0).sum()
+    between = share * (1 - share) * (wide[mask].mean(dim=0) - wide[~mask].mean(dim=0)).square().sum()
+    return min(float(between / variance), 1.0) if variance > 0 else 0.0
+
+
 def component_of(mask: Bitmap, source: tuple[int, int]) -> Bitmap:
     """Returns the 4-connected component of bool (rows, columns) that holds ``source``; nothing if the source is not set."""
     labels, _ = ndimage.label(mask)
     return mask & (labels == labels[source])
-
-
-def instance_of(mask: Bitmap, drawn: Bitmap) -> Instances:
-    """Returns the instance that is ``drawn`` for a mask, with the mask's own box; none where nothing is drawn."""
-    found = Instances.from_masks(drawn[None][: int(drawn.any())])
-    return found if drawn is mask else replace(found, boxes=Instances.from_masks(mask[None][: len(found)]).boxes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from mdp_core.api import Bitmap, Instances, to_polygons
@@ -18,6 +20,14 @@ def outlined(mask: Bitmap, outline: Outline) -> Bitmap:
     if outline == "filled":
         return ndimage.binary_fill_holes(mask)
     return through_polygons(mask) if outline == "polygon" else mask
+
+
+def instances_of(masks: Bitmap, scores: NDArray[np.float32], outline: Outline) -> Instances:
+    """Returns bool (n, H, W) with ``outline``, each with the box of its pixels before; those that nothing is left of are dropped."""
+    drawn = np.stack([outlined(mask, outline) for mask in masks])
+    there = np.flatnonzero(drawn.any(axis=(1, 2)))
+    boxes = None if outline == "exact" else Instances.from_masks(masks[there]).boxes
+    return Instances.from_masks(drawn[there], scores=scores[there], boxes=boxes)
 
 
 def through_polygons(mask: Bitmap, tolerance: float = TOLERANCE) -> Bitmap:

@@ -7,14 +7,16 @@ from typing import Annotated, ClassVar
 import pytest
 from pydantic import Field, ValidationError
 
-from mdp_core.errors import PluginError, WeightsError
+from mdp_core.errors import DataError, PluginError, WeightsError
 from mdp_core.settings import (
     NoEffect,
     OnlyFor,
+    PathRef,
     Settings,
     StageConfig,
     WeightsRef,
     file_sha256,
+    files_below,
     stage_of,
     step_settings,
     weight_paths,
@@ -213,3 +215,94 @@ def test_a_hash_after_a_path_is_checked_and_is_in_no_key(tmp_path: Path) -> None
         step_settings(pinned, "fit", ("fit",))
     with pytest.raises(ValidationError, match="expected 64 hexadecimal digits after #sha256=, got 'abc'"):
         Weights(one=f"file:{path}#sha256=abc")
+
+
+class Places(StageConfig):
+    uses_labels: ClassVar[str | None] = "boxes"
+    place: PathRef
+    maybe: PathRef | None = None
+    many: tuple[PathRef, ...] = ()
+    note: str = "no path"
+
+
+def placed(path: Path, **other: object) -> dict[str, object]:
+    return step_settings(Places(place=str(path), **other), "mine", ("mine",))
+
+
+def folder_of(path: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (path / name.replace("__", "/")).parent.mkdir(parents=True, exist_ok=True)
+        (path / name.replace("__", "/")).write_text(text)
+    return path
+
+
+def test_a_path_counts_by_what_lies_there(tmp_path: Path) -> None:
+    one, moved = tmp_path / "one.json", tmp_path / "moved.json"
+    one.write_text("[1]")
+    moved.write_text("[1]")
+    sha = f"contents-sha256:{hashlib.sha256(b'[1]').hexdigest()}"
+    keyed = placed(one, maybe=str(moved), many=(str(one), str(moved)))
+    assert keyed == {"place": sha, "maybe": sha, "many": [sha, sha], "note": "no path"}
+    moved.write_text("[2, 3]")
+    assert placed(moved) != placed(one)
+    assert "no path" not in str(step_settings(Places(place=str(one), note="another"), "mine", ("mine",)))
+
+
+def test_a_folder_counts_by_the_names_and_contents_of_its_files(tmp_path: Path) -> None:
+    first = folder_of(tmp_path / "a", x="1", inner__y="2")
+    assert placed(first) == placed(folder_of(tmp_path / "moved", inner__y="2", x="1"))
+    others = [
+        folder_of(tmp_path / "changed", x="1", inner__y="3"),
+        folder_of(tmp_path / "swapped", x="2", inner__y="1"),
+        folder_of(tmp_path / "renamed", x="1", inner__z="2"),
+        folder_of(tmp_path / "more", x="1", inner__y="2", z=""),
+        folder_of(tmp_path / "less", x="1"),
+        folder_of(tmp_path / "flat", x="1", y="2"),
+    ]
+    assert len({str(placed(folder)) for folder in [first, *others]}) == 7
+    before = placed(first)
+    folder_of(first, **{".DS_Store": "left behind", ".git__config": "too"})
+    assert placed(first) == before
+    folder_of(first, inner__y="4")
+    assert placed(first) != before
+
+
+def test_files_below_a_folder_follow_links_and_end(tmp_path: Path) -> None:
+    elsewhere = folder_of(tmp_path / "elsewhere", b="", a="")
+    folder = folder_of(tmp_path / "folder", z="", inner__c="", **{".hidden": ""})
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "inner" / "round").symlink_to(folder)
+    assert files_below(folder) == ("inner/c", "linked/a", "linked/b", "z")
+    assert files_below(tmp_path / "none") == ()
+
+
+def test_paths_are_looked_for_at_home_and_when_the_recipe_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / "masks", a="1")
+    assert placed(Path("~/masks")) == placed(Path("masks")) == placed(tmp_path / "masks")
+    with pytest.raises(ValidationError, match=r"no such file or folder: mask, did you mean masks\?"):
+        Places(place="mask")
+    with pytest.raises(ValidationError, match="no such file or folder"):
+        Places(place="")
+
+
+def test_a_path_that_vanished_or_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    config = Places(place=str(folder_of(tmp_path / "masks", a="1")))
+    (tmp_path / "masks" / "a").unlink()
+    (tmp_path / "masks" / "a").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"masks/a: cannot be read \(No such file or directory\)"):
+        step_settings(config, "mine", ("mine",))
+
+
+def test_a_plugin_may_say_by_its_settings_what_labels_it_uses(tmp_path: Path) -> None:
+    class Stated(Places):
+        stated: str | None = None
+
+        def labels_used(self) -> str | None:
+            return self.stated
+
+    assert StageConfig().labels_used() is None
+    assert Places(place=str(tmp_path)).labels_used() == "boxes"
+    assert Stated(place=str(tmp_path)).labels_used() is None
+    assert Stated(place=str(tmp_path), stated="masks by hand").labels_used() == "masks by hand"

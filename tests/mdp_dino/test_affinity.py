@@ -19,9 +19,10 @@ from mdp_backbones.random_vit import random_vit
 from mdp_backbones.vit import VitReader
 from mdp_core.api import Context, ImageRecord, Images, Silence, StageError, WeightsError, read_image
 from mdp_core.settings import step_settings
-from mdp_dino.affinity import DinoAffinity, balanced, component_of, object_patches, within_mass
+from mdp_dino.affinity import DinoAffinity, balanced, component_of, object_patches, separation, within_mass
+from mdp_dino.patches import Patches
 from mdp_dino.pixels import to_pixels
-from mdp_dino.settings import DinoAffinityConfig
+from mdp_dino.settings.affinity import DinoAffinityConfig
 
 
 def literal_mask(
@@ -166,7 +167,7 @@ def prior_of(listener: Heard | None = None, reader: VitReader | None = None, **s
     config = DinoAffinityConfig(**{"weights": "builtin:random", "short_side": 96, "centre_keys": True, **settings})
     prior = DinoAffinity(config, Context(listener=listener or Heard()))
     if reader is not None:
-        prior.__dict__["_vit"] = reader  # instead of loading weights
+        prior.__dict__["reader"] = reader  # instead of loading weights
     return prior
 
 
@@ -174,23 +175,8 @@ def mine(images: Images, listener: Heard | None = None, reader: VitReader | None
     return list(prior_of(listener, reader, **settings).mine(images))
 
 
-def literal_mine(
-    pixels: np.ndarray,
-    short_side: int,
-    *,
-    component: str = "source",
-    centre: bool = True,
-    block: int = -1,
-    facet: str = "k",
-    normalisation: Normalisation = IMAGENET,
-) -> tuple[np.ndarray, float]:
-    """One image through the whole network with hooks, then the paper's matrices, then pixels one by one."""
-    height, width = pixels.shape[:2]
-    factor = short_side / min(height, width)
-    size = [
-        short_side if side == min(height, width) else int(short_side * side / min(height, width)) for side in (height, width)
-    ]
-    assert max(size) <= factor * max(height, width)
+def literal_features(pixels: np.ndarray, size: tuple[int, int], block: int = -1, normalisation: Normalisation = IMAGENET):
+    """One image of ``size`` through the whole network with hooks: q of CLS (heads, d), facet → (heads or 1, N, d), the grid."""
     small = np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.BILINEAR))
     padded = np.pad(small, ((0, -size[0] % 8), (0, -size[1] % 8), (0, 0)), mode="edge")
     model = random_vit().eval()
@@ -208,16 +194,112 @@ def literal_mine(
     with torch.no_grad():
         model(tensor)
     q, k, v = caught["qkv"][0].reshape(-1, 3, 3, 64).permute(1, 2, 0, 3).double().numpy()
-    compared = {"q": q, "k": k, "v": v, "tokens": caught["tokens"].double().numpy()}[facet]
-    mask, source, gap = literal_mask(q[:, 0], k[:, 1:], 0.4, centre, compared[:, 1:])
+    facets = {"q": q, "k": k, "v": v, "tokens": caught["tokens"].double().numpy()}
+    return q[:, 0], {name: values[:, 1:] for name, values in facets.items()}, (rows, columns)
+
+
+def literal_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    shorter = min(height, width)
+    return tuple(short_side if side == shorter else int(short_side * side / shorter) for side in (height, width))
+
+
+def literal_pixels(grid: np.ndarray, seen: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Nearest neighbours, pixel by pixel."""
+    out = np.zeros(size, bool)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            out[y, x] = grid[int((y + 0.5) * seen[0] / size[0]) // 8, int((x + 0.5) * seen[1] / size[1]) // 8]
+    return out
+
+
+def literal_mine(
+    pixels: np.ndarray,
+    short_side: int,
+    *,
+    component: str = "source",
+    centre: bool = True,
+    block: int = -1,
+    facet: str = "k",
+    normalisation: Normalisation = IMAGENET,
+) -> tuple[np.ndarray, float]:
+    """One image: the network, the paper's matrices, then pixels one by one."""
+    size = literal_size(*pixels.shape[:2], short_side)
+    query, facets, (rows, columns) = literal_features(pixels, size, block, normalisation)
+    mask, source, gap = literal_mask(query, facets["k"], 0.4, centre, facets[facet])
     grid = mask.reshape(rows, columns)
     if component == "source":
         grid = literal_component(grid, divmod(source, columns))
-    out = np.zeros((height, width), bool)
-    for y in range(height):
-        for x in range(width):
-            out[y, x] = grid[int((y + 0.5) * size[0] / height) // 8, int((x + 0.5) * size[1] / width) // 8]
-    return out, gap
+    return literal_pixels(grid, size, pixels.shape[:2]), gap
+
+
+def literal_masks(q_cls, k, grid, *, topk, centre, component, masks, uncovered, compared=None, min_score=0.0):
+    """The method again and again on the patches that are left, with matrices of those alone.
+
+    Returns the masks (rows, columns), their scores, and for each the smallest distance of any decision so far to its tie.
+    """
+    compared = k if compared is None else compared
+    left, found, scores, gaps, gap = list(range(k.shape[1])), [], [], [], np.inf
+    while len(found) < masks and left and (not found or len(left) >= uncovered * k.shape[1]):
+        mask, source, own_gap = literal_mask(q_cls, k[:, left], topk, centre, compared[:, left])
+        gap = min(gap, own_gap)
+        whole = np.zeros(grid[0] * grid[1], bool)
+        for j, there in zip(left, mask, strict=True):
+            whole[j] = there
+        if component == "source":
+            whole = literal_component(whole.reshape(grid), divmod(left[source], grid[1])).ravel()
+        score = literal_separation(np.concatenate(list(compared[:, left]), axis=1), whole[left])
+        if not whole.any() or score < min_score:
+            break
+        found.append(whole.reshape(grid))
+        scores.append(score)
+        gaps.append(gap)
+        left = [j for j in left if not whole[j]]
+    return found, scores, gaps
+
+
+def literal_separation(features: np.ndarray, mask: np.ndarray) -> float:
+    """One minus the variance within mask and rest, of the variance of all."""
+    if mask.all() or not mask.any():
+        return 0.0
+    within = sum(np.linalg.norm(f - features[mask == m].mean(axis=0)) ** 2 for f, m in zip(features, mask, strict=True))
+    return 1 - within / sum(np.linalg.norm(f - features.mean(axis=0)) ** 2 for f in features)
+
+
+def literal_scales(pixels: np.ndarray, short_side: int, scales: tuple[float, ...], centre: bool):
+    """Features of every scale on the grid of scale 1, patch by patch, each divided by its spread; scales become further heads."""
+    base = literal_size(*pixels.shape[:2], short_side)
+    grid = -(-base[0] // 8), -(-base[1] // 8)
+    queries, keys = [], []
+    for scale in scales:
+        size = tuple(round(side * scale) for side in base)
+        query, facets, there = literal_features(pixels, size)
+        q_all, k = facets["q"], facets["k"].reshape(len(query), *there, -1)
+        brought = [literal_resampled(one.reshape(len(query), *there, -1), grid, base, size) for one in (q_all, k)]
+        spreads = []
+        for one in brought:
+            concatenated = np.concatenate(list(one), axis=1)
+            around = concatenated - concatenated.mean(axis=0) if centre else concatenated
+            spreads.append(np.sqrt(np.mean([vector @ vector for vector in around])))
+        queries += list(query / spreads[0])
+        keys += list(brought[1] / spreads[1])
+    return np.array(queries), np.array(keys), grid, base
+
+
+def literal_resampled(features: np.ndarray, grid: tuple[int, int], base: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Weights of a triangle around each wanted centre, in pixels of the scale. (heads, r, c, d) → (heads, N, d)."""
+    rows, columns = features.shape[1:3]
+
+    def weights(index: int, axis: int, cells: int) -> list[float]:
+        factor = size[axis] / base[axis]
+        centre = min(max((index + 0.5) * 8 * factor, 4), 8 * cells - 4)
+        return [max(0.0, 1 - abs((j + 0.5) * 8 - centre) / (8 * max(1, factor))) for j in range(cells)]
+
+    out = []
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            table = np.outer(weights(row, 0, rows), weights(column, 1, columns))
+            out.append((features * (table / table.sum())[None, :, :, None]).sum(axis=(1, 2)))
+    return np.stack(out, axis=1)
 
 
 def photographs(count: int) -> list[np.ndarray]:
@@ -246,8 +328,165 @@ def test_drawn_scenes_equal_the_literal_method():
     for pixels, found in zip(arrays, mine(images_of(arrays)), strict=True):
         wanted, _gap = literal_mine(pixels, 96)
         assert (found.mask(0) == wanted).all()
-        assert found.scores.tolist() == [1.0]
+        assert 0 < found.scores[0] < 1
         assert found.labels.tolist() == [-1]
+
+
+@pytest.mark.parametrize("component", ["source", "all"])
+@pytest.mark.parametrize("centre", [False, True])
+def test_several_masks_of_photographs_equal_the_literal_method(component, centre):
+    arrays, counts = photographs(10), []
+    mined = mine(images_of(arrays), component=component, centre_keys=centre, short_side=96, masks=4, uncovered=0.2)
+    for pixels, found in zip(arrays, mined, strict=True):
+        size = literal_size(*pixels.shape[:2], 96)
+        query, facets, grid = literal_features(pixels, size)
+        masks, scores, gaps = literal_masks(
+            query, facets["k"], grid, topk=0.4, centre=centre, component=component, masks=4, uncovered=0.2
+        )
+        assert gaps[0] > 1e-6
+        sure = sum(gap > 1e-6 for gap in gaps)  # from the first near tie on, float32 and float64 may go separate ways
+        counts.append(sure)
+        assert len(found) == len(masks) or sure < len(masks)
+        for index in range(sure):
+            assert (found.mask(index) == literal_pixels(masks[index], size, pixels.shape[:2])).all()
+            assert found.scores[index] == pytest.approx(scores[index], abs=1e-4)
+        assert not (found.to_masks().sum(axis=0) > 1).any()
+    assert sum(counts) >= (20 if centre else 10)
+
+
+@pytest.mark.parametrize(("scales", "centre"), [((1.0, 0.5), True), ((1.0, 2.0), False), ((0.75, 1.5), True), ((0.5,), True)])
+def test_scales_of_photographs_equal_the_literal_method(scales, centre):
+    arrays = photographs(10)
+    mined = mine(images_of(arrays), centre_keys=centre, short_side=92, scales=scales, masks=2)
+    for pixels, found in zip(arrays, mined, strict=True):
+        query, keys, grid, size = literal_scales(pixels, 92, scales, centre)
+        masks, scores, gaps = literal_masks(
+            query, keys, grid, topk=0.4, centre=centre, component="source", masks=2, uncovered=0.1
+        )
+        assert gaps[0] > 1e-7
+        for index in range(sum(gap > 1e-7 for gap in gaps)):
+            assert (found.mask(index) == literal_pixels(masks[index], size, pixels.shape[:2])).all()
+            assert found.scores[index] == pytest.approx(scores[index], abs=1e-4)
+
+
+def seen(keys: np.ndarray, query: np.ndarray, grid: tuple[int, int], scales: int = 1) -> Patches:
+    """Patches as the network might have seen them: keys (heads, N, d), query (heads, d)."""
+    values = torch.from_numpy(keys).permute(1, 0, 2).flatten(1)
+    noise = np.arange(grid[0] * grid[1] * 3, dtype=np.uint8).reshape(*grid, 3)
+    return Patches(
+        {"k_rotary": values, "k": values},
+        {"q": torch.from_numpy(query).reshape(1, -1)},
+        grid,
+        len(query) // scales,
+        1,
+        noise,
+        scales,
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    grid=st.tuples(st.integers(1, 7), st.integers(2, 7)),
+    topk=st.floats(0.05, 1.0),
+    centre=st.booleans(),
+    component=st.sampled_from(["source", "all"]),
+    masks=st.integers(1, 6),
+    uncovered=st.floats(0, 1),
+    min_score=st.sampled_from([0.0, 0.05, 0.2]),
+)
+def test_several_masks_of_random_features(*, seed, grid, topk, centre, component, masks, uncovered, min_score):
+    random = np.random.default_rng(seed)
+    q, k = random.normal(size=(2, 5)), random.normal(size=(2, grid[0] * grid[1], 5))
+    rules = {"topk": topk, "component": component, "masks": masks, "uncovered": uncovered, "min_score": min_score}
+    wanted, scores, gaps = literal_masks(q, k, grid, centre=centre, **rules)
+    assume(all(gap > 1e-9 for gap in gaps))
+    assume(all(abs(score - min_score) > 1e-9 for score in scores))
+    found = prior_of(centre_keys=centre, **rules).group(seen(k, q, grid))
+    assert found.masks.tolist() == [one.tolist() for one in wanted]
+    np.testing.assert_allclose(found.scores, scores, atol=1e-6)
+
+
+def test_a_second_object_is_found_when_the_first_is_covered():
+    """Two things of one kind, apart, and a third of another kind that CLS attends to less."""
+    features = np.zeros((6, 12, 3))
+    features[..., 0] = 1
+    features[1:4, 1:4] = features[1:4, 8:11] = (0, 1, 0)
+    features[5, 4:8] = (0, 0, 1)
+    keys, query = (
+        features.reshape(1, 72, 3) + 0.01 * np.random.default_rng(0).normal(size=(1, 72, 3)),
+        np.array([[0, 2.0, 1.0]]),
+    )
+    one = prior_of(masks=1, topk=0.1).group(seen(keys, query, (6, 12)))
+    many = prior_of(masks=9, topk=0.1, min_score=0.1).group(seen(keys, query, (6, 12)))
+    assert one.masks.tolist() == many.masks[:1].tolist()
+    assert [int(mask.sum()) for mask in many.masks[:3]] == [9, 9, 4]
+    assert (many.masks.sum(axis=0) <= 1).all()
+
+
+def test_where_the_search_for_masks_ends():
+    random = np.random.default_rng(1)
+    patches = seen(random.normal(size=(2, 60, 8)), random.normal(size=(2, 8)), (6, 10))
+
+    def masks(**rules) -> np.ndarray:
+        return prior_of(masks=60, **rules).group(patches).masks
+
+    everything = masks(uncovered=0)
+    assert (everything.sum(axis=0) <= 1).all()
+    assert everything.sum() >= 59  # a patch alone differs from nothing: centred, it is zero
+    assert len(everything) > 5
+    for uncovered in (0.3, 0.6, 1.0):
+        some = masks(uncovered=uncovered)
+        before = 1 - everything[: len(some) - 1].sum() / 60
+        assert before >= uncovered
+        assert 1 - some.sum() / 60 < uncovered
+    scores = prior_of(masks=60, uncovered=0).group(patches).scores
+    limit = float(np.sort(scores)[len(scores) // 2])
+    assert len(masks(uncovered=0, min_score=limit)) == int(np.argmax(scores < limit))
+    assert len(masks(min_score=1.0)) == 0
+
+
+def test_heads_are_the_first_of_each_scale():
+    random = np.random.default_rng(2)
+    q, k = random.normal(size=(6, 4)), random.normal(size=(6, 40, 4))  # two scales of three heads
+    first = [0, 1, 3, 4]
+    wanted, _source, _gap = literal_mask(q[first], k[first], 0.3, False, k)
+    found = prior_of(heads=2, topk=0.3, centre_keys=False, component="all").group(seen(k, q, (5, 8), scales=2))
+    assert found.masks[0].ravel().tolist() == wanted.tolist()
+    other, _source, _gap = literal_mask(q[:4], k[:4], 0.3, False, k)
+    assert other.tolist() != wanted.tolist()
+
+
+@given(seed=st.integers(0, 10_000), share=st.floats(0, 1), apart=st.floats(0, 4), scale=st.floats(0.01, 100))
+def test_separation_is_the_variance_between_mask_and_rest(seed, share, apart, scale):
+    random = np.random.default_rng(seed)
+    mask = random.random(40) < share
+    features = scale * (random.standard_normal((40, 6)) + apart * mask[:, None] + 3)
+    found = separation(torch.from_numpy(features), torch.from_numpy(mask))
+    assert found == pytest.approx(literal_separation(features, mask), abs=1e-9)
+    assert 0 <= found <= 1
+    assert found == pytest.approx(separation(torch.from_numpy(features), torch.from_numpy(~mask)), abs=1e-9)
+
+
+def test_separation_of_all_or_of_equal_patches_is_zero_and_of_two_uniform_parts_one():
+    mask = torch.tensor([True, True, False, False, False])
+    assert separation(torch.ones(5, 3), mask) == 0
+    assert separation(torch.rand(5, 3), torch.ones(5).bool()) == 0
+    assert separation(mask[:, None].float() * torch.tensor([2.0, -1.0]) + 7, mask) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (300, 1), (40, 500), (9, 7)])
+@pytest.mark.parametrize("extra", [{}, {"masks": 4, "scales": (0.5, 1.0, 1.5), "balance": 2}, {"padding": "zeros"}])
+def test_odd_images(size, extra, recwarn):
+    random = np.random.default_rng(0)
+    plain = np.full((*size, 3), 90, np.uint8)
+    noise = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+    grey, found = mine(images_of([plain, noise]), weights="builtin:tiny", short_side=32, **extra)
+    assert len(grey) == 0
+    assert found.size == size
+    assert (found.areas() > 0).all()
+    assert np.isfinite(found.scores).all()
+    assert not [one for one in recwarn if issubclass(one.category, RuntimeWarning)]
 
 
 @pytest.mark.parametrize("facet", ["k", "q", "v", "tokens"])
@@ -365,9 +604,12 @@ def test_neither_batch_size_nor_company_matters():
 
 def test_whole_image_is_kept_and_warned_about_once():
     heard = Heard()
-    plain = [np.full((64, 64, 3), 60 * seed, np.uint8) for seed in range(1, 4)]
-    mined = mine(images_of(plain), heard, centre_keys=False)
+    arrays = [np.full((64, 64, 3), 60 * seed, np.uint8) for seed in range(1, 4)]
+    for pixels in arrays:
+        pixels[0, 0] += 1  # of one colour they would have no mask
+    mined = mine(images_of(arrays), heard, centre_keys=False)
     assert all(one.mask(0).all() for one in mined)
+    assert [one.scores.tolist() for one in mined] == [[0.0]] * 3
     assert len(heard.warnings) == 1
     assert "centre_keys: true" in heard.warnings[0]
     assert "builtin:random (untrained) sha256:" in heard.notes["weights"]

@@ -9,8 +9,9 @@ from scipy import ndimage
 from skimage.measure import approximate_polygon, find_contours
 
 from mdp_core.data.polygons import to_polygons
-from mdp_dino.affinity import instance_of
-from mdp_dino.outlines import outlined, through_polygons
+from mdp_dino.outlines import instances_of, outlined, through_polygons
+
+ONE = np.ones(1, np.float32)
 
 
 def ring() -> np.ndarray:
@@ -71,23 +72,32 @@ def test_the_whole_image_stays_almost_whole():
 def test_an_empty_mask_is_no_instance(outline):
     empty = np.zeros((9, 7), bool)
     assert not outlined(empty, outline).any()
-    assert len(instance_of(empty, outlined(empty, outline))) == 0
+    assert len(instances_of(empty[None], ONE, outline)) == 0
 
 
 def test_what_is_too_small_for_a_polygon_is_no_instance():
     """The authors' program stops here with an error."""
     speck = np.zeros((9, 9), bool)
     speck[4, 4] = True
-    assert len(instance_of(speck, outlined(speck, "polygon"))) == 0
+    assert len(instances_of(speck[None], ONE, "polygon")) == 0
 
 
 def test_the_box_is_that_of_the_pixels_before():
     mask = ring()
-    found = instance_of(mask, outlined(mask, "polygon"))
+    found = instances_of(mask[None], ONE, "polygon")
     assert found.boxes.tolist() == [[20, 20, 80, 80]]
     assert found.areas().tolist() == [3501]
     disc = np.hypot(*np.mgrid[-30:31, -30:31]) <= 20
-    found = instance_of(disc, outlined(disc, "polygon"))
+    found = instances_of(disc[None], ONE, "polygon")
     rows = np.flatnonzero(found.mask(0).any(axis=1))
     assert found.boxes.tolist() == [[10, 10, 51, 51]]
     assert (rows[0], rows[-1] + 1) != (10, 51)
+
+
+@pytest.mark.parametrize("outline", ["exact", "filled", "polygon"])
+def test_scores_and_boxes_stay_with_their_masks_where_others_are_dropped(outline):
+    masks = np.zeros((3, 50, 60), bool)
+    masks[0, 30:45, 5:25] = masks[2, 5:20, 30:50] = True
+    found = instances_of(masks, np.array([0.25, 0.5, 0.75], np.float32), outline)
+    assert found.scores.tolist() == [0.25, 0.75]
+    assert found.boxes.tolist() == [[5, 30, 25, 45], [30, 5, 50, 20]]

@@ -150,6 +150,7 @@ class _Planner:
             )
         inputs = {"predictions": output.step(role), **others}
         facts = {"split": images.split, "seed": self.recipe.seed}
+        stated = self._stated(inputs.values())
         payload = {
             "format": FORMAT,
             "kind": "evaluate",
@@ -159,6 +160,7 @@ class _Planner:
             "truth": images.truth_fingerprint,
             "facts": facts,
             "inputs": {slot: source.key for slot, source in inputs.items()},
+            **({"labels": stated} if stated else {}),
         }
         name = f"{output.stage}.{protocol}[{role}]"
         ids = {slot: source.id for slot, source in inputs.items()}
@@ -166,6 +168,12 @@ class _Planner:
         return self._keep(
             Step(name, output.stage, "evaluate", protocol, protocol, role, ids, {}, payload, "scores", facts=told)
         )
+
+    def _stated(self, inputs: Iterable[Step]) -> dict[str, str]:
+        """Returns what the stages behind an evaluation say of labels: it may be a setting that changes no mask, but what a result repeats."""
+        stages = {step.stage for source in inputs for step in behind(source.id, self.steps).values()}
+        said = {stage: self.recipe.pipeline[stage].config.labels_used() for stage in sorted(stages)}
+        return {stage: words for stage, words in said.items() if words is not None}
 
     def _keep(self, step: Step) -> Step:
         same = self.by_key.get(step.key)

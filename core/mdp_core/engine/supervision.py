@@ -39,7 +39,7 @@ def labels_behind(config: StageConfig, stages: Mapping[str, str] | None = None) 
         config: Settings of the stage's plugin.
         stages: Earlier stage → the labels behind it, for those that have some.
     """
-    declared = type(config).uses_labels
+    declared = config.labels_used()
     found = [declared] if declared else []
     if getattr(config, "checkpoint", "last") == "best-on-labels":
         found.append("its checkpoint is chosen by mIoU on the labels of the eval split")

@@ -1,4 +1,4 @@
-"""Settings of the ViT priors."""
+"""Settings of ``dino-affinity``."""
 
 from __future__ import annotations
 
@@ -6,32 +6,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mdp_core.api import NoEffect, StageConfig, WeightsRef
+from mdp_dino.settings.vit import VitAffinityConfig
 
 
-class DinoAffinityConfig(StageConfig):
+class DinoAffinityConfig(VitAffinityConfig):
     """Settings of ``dino-affinity``; the defaults are the paper's (§3.2 and A.1).
 
     The authors' program differs: ``heads: 5``, ``cls_mass: 0.5``, ``padding: zeros``, ``positions: scale-factor``,
     ``upsample: bicubic-any``, ``outline: polygon``.
     """
 
-    seeded_steps: ClassVar[tuple[str, ...]] = ()
+    cache_version: ClassVar[int] = 2
 
-    weights: WeightsRef = "timm:vit_small_patch16_224.dino"
-    """The ViT: timm:NAME, file:PATH (needs arch where the file does not say it) or builtin:NAME (builtin:random is untrained; for
-    trials, together with centre_keys)."""
-    arch: str | None = None
-    """timm architecture of file: weights, for example vit_small_patch16_224.dino."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Type of the network's weights and activations. bf16 and fp16 are faster on a GPU and change masks slightly."""
-    block: int = -1
-    """Block of the network whose CLS query and keys are read; negative numbers count from the end."""
-    facet: Literal["k", "q", "v", "tokens"] = "k"
-    """What affinities compare: keys (the paper), queries, values or the block's output. What CLS attends to is always told by
-    its query and the keys."""
-    short_side: int = Field(640, ge=16)
-    """Images are resized to this shorter side, in pixels, before the ViT sees them."""
     topk: float = Field(0.4, gt=0, le=1)
     """Share of the patches, those most attended by CLS, that may become proposals: ⌊topk · patches⌋ of them, at least one."""
     heads: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
@@ -44,13 +30,6 @@ class DinoAffinityConfig(StageConfig):
     component: Literal["source", "all"] = "source"
     """source: keep only the 4-connected part that holds the source patch, as the authors' program does; all: every positive patch, as
     Eq. 2 is printed."""
-    padding: Literal["edge", "zeros"] = "edge"
-    """What fills up the last patches on the right and at the bottom: copies of the image's edge, or zeros after normalisation, as
-    in the authors' program. The paper does not say."""
-    positions: Literal["size", "scale-factor"] = "size"
-    """How learnt positions are resampled to the image's grid of patches: size stretches them over it; scale-factor does it as
-    DINO's own code and the authors' program, which moves them by up to a tenth of a patch. Networks without learnt positions
-    are not affected."""
     upsample: Literal["nearest", "bicubic-any"] = "nearest"
     """From patches to pixels. nearest: each pixel takes the nearest patch; bicubic-any: as in the authors' program, nearest to the
     resized image, bicubic to the image itself, and all that is not exactly zero then belongs to the mask, which grows by
@@ -59,12 +38,17 @@ class DinoAffinityConfig(StageConfig):
     """exact: the mask as it is; filled: holes are filled; polygon: the mask goes through COCO polygons (contours at 0.5, simplified
     to within 2 pixels, holes as polygons of their own) and back, as in the authors' program, which fills holes and cuts corners.
     The box of a mask is that of its pixels before."""
-    centre_keys: bool = False
-    """Subtract the image's mean key (or whatever facet says) first. Networks whose keys all point one way (untrained ones) need
-    it."""
     balance: int = Field(0, ge=0, le=20)
     """Rounds in which zero affinity is moved halfway between the mean feature of the mask and that of the rest. An image's mean
     lies nearer to what covers more of it, mostly the background, so that masks with centred keys reach beyond the object's edge;
     one to three rounds take that back. 0: the paper's rule."""
-    batch: Annotated[int, NoEffect] = Field(8, ge=1)
-    """Images of equal size that go through the network together."""
+    masks: int = Field(1, ge=1)
+    """Masks an image at most. For each one after the first the method is repeated on the patches that no mask covers: source, proposals
+    (⌊topk · uncovered⌋), affinities and centring among those alone, so that a mask never overlaps an earlier one. It ends where
+    a mask scores below min_score, where none is found, or by ``uncovered``. 1: the paper's."""
+    uncovered: float = Field(0.1, ge=0, le=1)
+    """Share of the patches that has to be uncovered for another mask to be looked for."""
+    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field((1.0,), min_length=1)
+    """Sizes at which the ViT reads each image, relative to short_side; affinities are averaged over them (the paper's first
+    direction of future work). The grid of patches is that of scale 1, also where 1 is not among them. Features of each of several
+    scales are divided by the root mean square of their norms, so that all have the same say."""

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -89,3 +92,49 @@ def test_a_plan_says_which_stages_use_labels() -> None:
     assert plan.labels_used == dict.fromkeys(
         ("detector", "segmenter"), "weights timm:resnet18 (not known to be self-supervised)"
     )
+
+
+STATING = '''
+from typing import Annotated
+import numpy as np
+from mdp_core.api import *
+
+class Config(StageConfig):
+    said: Annotated[str, NoEffect] = ""
+    """What labels there are."""
+    def labels_used(self):
+        return self.said or None
+
+class Whole(GroupingPrior[Config]):
+    Config = Config
+    def mine(self, images):
+        for record in images.records:
+            yield Instances.from_masks(np.ones((1, record.height, record.width), bool))
+
+@hookimpl
+def mdp_register(registry):
+    registry.add("prior", "stating", factory=":Whole")
+'''
+
+
+def test_another_statement_about_labels_is_written_down_though_no_mask_changes(
+    mdp: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "stating.py").write_text(STATING)
+    (tmp_path / "r.yaml").write_text(
+        "name: r\ndata: {use: shapes, size: 32, train_images: 2, val_images: 2}\n"
+        "pipeline: {prior: {use: stating}}\nevaluate: [instances]\n"
+    )
+    used = []
+    for said in ("", "boxes", "boxes", "scribbles"):
+        done = mdp("run", "r.yaml", "--plugin", "stating.py", "--no-track", "--set", f"prior.said={said or repr('')}")
+        assert done.returncode == 0, done.stderr
+        run = json.loads(
+            max((tmp_path / ".mdp" / "runs").iterdir(), key=lambda p: p.stat().st_mtime).joinpath("run.json").read_text()
+        )
+        used.append(" ".join(run["results"]["instances"]["prior"]["protocol"]["ground_truth"]))
+        statuses = {step["id"]: step["status"] for step in run["steps"]}
+        assert statuses["prior.mine[eval]"] == ("done" if len(used) == 1 else "hit")
+        assert statuses["prior.instances[eval]"] == ("hit" if len(used) == 3 else "done")
+    assert ["prior: boxes" in text for text in used] == [False, True, True, False]
+    assert "prior: scribbles" in used[-1]

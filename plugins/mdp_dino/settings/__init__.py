@@ -1,0 +1,1 @@
+"""Settings of the ViT priors, one file each; none imports torch."""
