@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +36,18 @@ def voc_root() -> Path:
     if not (root / "VOC2012" / "JPEGImages").is_dir():
         pytest.skip("VOC_ROOT names no VOCdevkit")
     return root
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Any:
+    """A virtual environment that was just made (``fresh_environment.py``): nothing is installed in it but what mdp itself needs."""
+    name = "fresh_environment"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.make(tmp_path)
 
 
 Mdp = Callable[..., subprocess.CompletedProcess[str]]

@@ -101,12 +101,12 @@ def _lanczos(affinity: NDArray[np.float64], scale: Vector, first: Vector, count:
 
     def search(operator: Any, wanted: int, tolerance: float, start: Vector, basis: int) -> tuple[Vector, Vector]:
         size = min(patches, max(2 * wanted + 1, basis))
-        linear = LinearOperator((patches, patches), matvec=operator, dtype=np.float64)
-        return eigsh(linear, wanted, which="LA", v0=start, ncv=size, maxiter=PRODUCTS // size, tol=tolerance, **_SEEDED)
+        linear, restarts = LinearOperator((patches, patches), matvec=operator, dtype=np.float64), max(1, PRODUCTS // size)
+        return eigsh(linear, wanted, which="LA", v0=start, ncv=size, maxiter=restarts, tol=tolerance, **_SEEDED)
 
     starts = np.random.default_rng(0).standard_normal((2, patches))
     try:
-        values, vectors = search(product, count, 0.0, starts[0], 20)
+        values, vectors = search(product, count, 0.0, starts[0], 26)
         order = np.argsort(-values, kind="stable")
         values, vectors = values[order], vectors[:, order]
         residuals = [np.linalg.norm(product(u) - value * u) for value, u in zip(values, vectors.T, strict=True)]

@@ -80,8 +80,10 @@ def compare(
         chosen = _format({"md": md, "csv": csv, "json": json, "latex": latex}, curve, out)
         if curve is not None and out is not None:
             check_figure_path(out)
-        records, notes, usual = _records(home.absolute() if home else default_home(), runs or [], sweep)
-        found = compare_runs(records, metrics=metric, usual=usual, all_metrics=all_metrics, baseline=baseline, notes=notes)
+        records, notes, usual, varied = _records(home.absolute() if home else default_home(), runs or [], sweep)
+        found = compare_runs(
+            records, metrics=metric, usual=usual, varied=varied, all_metrics=all_metrics, baseline=baseline, notes=notes
+        )
         console = Console(soft_wrap=True)
         if curve is not None and out is not None:
             draw_curves(found, curve, out)
@@ -110,8 +112,8 @@ def _format(wanted: dict[str, bool], curve: str | None, out: Path | None) -> str
     return chosen[0] if chosen else None
 
 
-def _records(home: Path, runs: list[str], sweeps: list[str]) -> tuple[list[RunRecord], list[str], list[str]]:
-    """Returns the runs asked for, what is missing of the sweeps, and the metrics that their recipes ask for."""
+def _records(home: Path, runs: list[str], sweeps: list[str]) -> tuple[list[RunRecord], list[str], list[str], tuple[str, ...]]:
+    """Returns the runs asked for, what is missing of the sweeps, the metrics that their recipes ask for, and, of a single sweep, what it varies."""
     from mdp_core.engine.record import find_run
     from mdp_core.engine.sweep import find_sweep, member_runs
     from mdp_core.errors import RunError
@@ -121,15 +123,17 @@ def _records(home: Path, runs: list[str], sweeps: list[str]) -> tuple[list[RunRe
             "name the runs to compare", hint="mdp compare RUN RUN …, or mdp compare --sweep ID; `last` is the newest"
         )
     records, notes, usual = [find_run(home, reference) for reference in runs], list[str](), list[str]()
+    varied: tuple[str, ...] = ()
     for reference in sweeps:
         state = find_sweep(home, reference)
         found, missing = member_runs(home, state)
         records += found
         usual += state.metrics
+        varied = state.varied if not runs and len(sweeps) == 1 else ()
         if missing:
             listed = "; ".join(f"{m.number} ({m}: {m.status})" for m in missing[:6])
             notes.append(f"not finished in {state.id}: {listed}{'; …' if len(missing) > 6 else ''}")
-    return records, notes, usual
+    return records, notes, usual, varied
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdp_core.cli import plugins_check
 from mdp_core.cli.messages import for_people
+from mdp_core.cli.plugins_new import new
 
 if TYPE_CHECKING:
     from mdp_core.plugins.loader import Plugin, PluginHost
 
 app = typer.Typer(no_args_is_help=True, help="What is installed to fill the stages.")
+app.command("check")(plugins_check.check)
 PluginOption = Annotated[
     list[Path],
     typer.Option(
@@ -68,6 +71,9 @@ def _table(host: PluginHost, plugins: list[Plugin]) -> None:
         )
     for conflict in host.conflicts:
         console.print(f"[red]conflict:[/red] {escape(conflict)}")
+
+
+app.command("new")(new)
 
 
 @app.command("show")

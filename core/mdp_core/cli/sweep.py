@@ -211,7 +211,7 @@ def _show_comparison(planned: Sweep, state: SweepState, console: Console) -> Non
         return
     notes = [f"{len(missing)} of {len(state.members)} runs are not in this table"] if missing else []
     console.print()
-    show_comparison(compare(records, usual=state.metrics, notes=notes), console)
+    show_comparison(compare(records, usual=state.metrics, varied=state.varied, notes=notes), console)
     console.print(
         f"again: mdp compare --sweep {state.id}   (--md, --csv, --json, --latex, --curve)", highlight=False, markup=False
     )

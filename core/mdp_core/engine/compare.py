@@ -142,6 +142,7 @@ def compare(
     *,
     metrics: Sequence[str] = (),
     usual: Sequence[str] = (),
+    varied: Sequence[str] = (),
     all_metrics: bool = False,
     baseline: str | None = None,
     notes: Sequence[str] = (),
@@ -153,6 +154,8 @@ def compare(
         metrics: Names or patterns (``*.miou``); a name without its stage means every stage's. Beside the scores there is what a
             stage cost (``mdp_core.engine.costs``). By default ``usual``, or the mIoU of every stage.
         usual: The same, but names that no run has are passed over.
+        varied: What a sweep varied, with dots: only these settings, and those below them, are columns, as all others follow from
+            them. Empty: every setting in which the rows differ.
         all_metrics: Take every metric.
         baseline: What the others are compared with: number of a row from 1, id of a run, or ``SETTING=VALUE``; the first row by default.
 
@@ -163,7 +166,7 @@ def compare(
     """
     said = list(notes)
     groups = _groups(list({run.id: run for run in runs}.values()), said)
-    columns = tuple(_columns([g.settings for g in groups]))
+    columns = tuple(c for c in _columns([g.settings for g in groups]) if not varied or _below(c, varied))
     records = [run for group in groups for run in group.runs.values()]
     chosen = tuple(_metrics(records, metrics, usual, all_metrics=all_metrics))
     base = 0 if baseline is None else _baseline(baseline, groups)
@@ -228,6 +231,10 @@ def _columns(groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             continue
         if _differs(name, [g for g in groups if name in g]) if section and name != f"{section}.use" else _differs(name, groups):
             yield name
+
+
+def _below(name: str, varied: Sequence[str]) -> bool:
+    return any(name == setting or name.startswith(f"{setting}.") for setting in varied)
 
 
 def _differs(name: str, groups: Sequence[Mapping[str, Any]]) -> bool:

@@ -214,6 +214,11 @@ class SweepState:
         """The sweep's id: the name of its folder."""
         return self.folder.name
 
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """What it varies beside the seed, with dots."""
+        return tuple(dict.fromkeys(name for member in self.members for name in member.settings if name != "seed"))
+
     def save(self) -> None:
         """Writes sweep.json."""
         content = {

@@ -1,0 +1,1 @@
+"""A prior for mdp: what no colour of the border explains."""
