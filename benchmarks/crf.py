@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 
 from mdp_core.api import Context, ImageRecord, Images, LabelMap, read_image
-from mdp_refine.dense_crf import DenseCrf, by_pydensecrf
 from mdp_crf.mean_field import bilateral
+from mdp_refine.dense_crf import DenseCrf, by_pydensecrf
 from mdp_refine.settings import DenseCrfConfig
 from mdp_refine.unary import from_probabilities
 

@@ -23,11 +23,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from mdp_backbones.attention import Facet
 from mdp_core.api import Bitmap, ImageRecord, Instances, StageError
+from mdp_dino.components import component_of
 from mdp_dino.outlines import instances_of
 from mdp_dino.patches import Grouping, Patches, PatchPrior
 from mdp_dino.pixels import to_pixels
@@ -206,9 +206,3 @@ def separation(features: Tensor, mask: Tensor) -> float:
     share, variance = mask.double().mean(), wide.var(dim=0, correction=0).sum()
     between = share * (1 - share) * (wide[mask].mean(dim=0) - wide[~mask].mean(dim=0)).square().sum()
     return min(float(between / variance), 1.0) if variance > 0 else 0.0
-
-
-def component_of(mask: Bitmap, source: tuple[int, int]) -> Bitmap:
-    """Returns the 4-connected component of bool (rows, columns) that holds ``source``; nothing if the source is not set."""
-    labels, _ = ndimage.label(mask)
-    return mask & (labels == labels[source])

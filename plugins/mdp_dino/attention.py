@@ -14,11 +14,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from mdp_backbones.attention import Facet
 from mdp_core.api import Bitmap, StageError
+from mdp_dino.components import largest_components
 from mdp_dino.patches import Grouping, Patches, PatchPrior
 from mdp_dino.settings.attention import DinoAttentionConfig
 
@@ -111,17 +111,6 @@ def largest_of_mass(attention: Tensor, mass: float) -> Tensor:
     below = ascending.cumsum(dim=0)
     kept = order[below > (1 - mass) * below[-1]]
     return torch.zeros_like(attention, dtype=torch.bool).index_fill(0, kept, True)
-
-
-def largest_components(mask: Bitmap, count: int) -> Bitmap:
-    """Splits bool (rows, columns) into 4-connected parts and returns the ``count`` largest, or all there are: (n, rows, columns).
-
-    Of equal sizes the one comes first whose first cell does, row by row.
-    """
-    labels, parts = ndimage.label(mask)
-    sizes = np.bincount(labels.ravel(), minlength=parts + 1)[1:]
-    largest = np.argsort(-sizes, kind="stable")[:count] + 1
-    return labels == largest[:, None, None]
 
 
 def margin(attention: NDArray[np.float32], mask: Bitmap) -> float:

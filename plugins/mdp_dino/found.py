@@ -20,8 +20,9 @@ from torch.nn import functional
 
 from mdp_backbones.attention import Facet
 from mdp_core.api import Bitmap, Pixels
-from mdp_dino.attention import attention_of_cls, largest_components
+from mdp_dino.attention import attention_of_cls
 from mdp_dino.cells import coverage, enlarged
+from mdp_dino.components import largest_components
 from mdp_dino.patches import Grouping, Patches, PatchPrior
 from mdp_dino.settings.found import FoundConfig
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdp_dino.affinity import component_of
+from mdp_dino.components import component_of
 from mdp_dino.patches import Grouping, Patches, PatchPrior
 from mdp_dino.settings.lost import LostConfig
 

@@ -26,8 +26,8 @@ from scipy import ndimage
 from mdp_backbones.preprocess import pad_to_multiple
 from mdp_core.api import Bitmap, ImageRecord, Instances, Pixels
 from mdp_crf.mean_field import bilateral, gaussian, mean_field
-from mdp_dino.affinity import component_of
 from mdp_dino.cells import enlarged
+from mdp_dino.components import component_of
 from mdp_dino.ncut import at_most, bipartition, cohesion, first_of, peak, threshold_graph, unit
 from mdp_dino.patches import Grouping, Patches, PatchPrior
 from mdp_dino.pixels import Size

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mdp_core.api import Bitmap, Pixels
-from mdp_dino.affinity import component_of
 from mdp_dino.cells import enlarged
+from mdp_dino.components import component_of
 from mdp_dino.ncut import at_most, bipartition, cohesion, peak, threshold_graph, unit
 from mdp_dino.patches import Grouping, Patches, PatchPrior
 from mdp_dino.pixels import Size

@@ -19,7 +19,8 @@ from mdp_backbones.random_vit import random_vit
 from mdp_backbones.vit import VitReader
 from mdp_core.api import Context, ImageRecord, Images, Silence, StageError, WeightsError, read_image
 from mdp_core.settings import step_settings
-from mdp_dino.affinity import DinoAffinity, balanced, component_of, object_patches, separation, within_mass
+from mdp_dino.affinity import DinoAffinity, balanced, object_patches, separation, within_mass
+from mdp_dino.components import component_of
 from mdp_dino.patches import Patches
 from mdp_dino.pixels import to_pixels
 from mdp_dino.settings.affinity import DinoAffinityConfig

@@ -20,10 +20,10 @@ from mdp_core.api import Context, ImageRecord, Images, Instances, Silence, Stage
 from mdp_dino.attention import (
     DinoAttention,
     attention_to_patches,
-    largest_components,
     largest_of_mass,
     margin,
 )
+from mdp_dino.components import largest_components
 from mdp_dino.patches import Patches
 from mdp_dino.settings.attention import DinoAttentionConfig
 
