@@ -293,7 +293,7 @@ class Names(Probe[NamesConfig]):
 class CrashConfig(StageConfig):
     how: str = "raise"
     """raise, exit, few (yields too few), size (wrong size), nan (score), empty (mask), many (masks), late-raise, sleep, stubborn
-    and busy (the fifth image of the first eight)."""
+    and busy (at the third image)."""
 
 
 class Crash(GroupingPrior[CrashConfig]):
@@ -308,7 +308,7 @@ class Crash(GroupingPrior[CrashConfig]):
         for index, record in enumerate(images.records[: len(images) - (how == "few")]):
             pixels = images.read(index)
             trace("crash", record.id)
-            if record.id.endswith("00004") and how in ("late-raise", "sleep", "stubborn", "busy"):
+            if record.id.endswith("00002") and how in ("late-raise", "sleep", "stubborn", "busy"):
                 self._fail(how)
             masks = np.zeros((1, record.height + (how == "size"), record.width), bool)
             masks[:, 1:9, 1:9] = how != "empty"

@@ -49,9 +49,24 @@ CurveOption = Annotated[
         "--curve", metavar="KEY", help="Draw the metrics over this setting, e.g. refiner.threshold.", show_default=False
     ),
 ]
+PicturesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pictures",
+        metavar="STAGE",
+        help="Draw what this stage of each row made of the same images, e.g. prior, side by side.",
+        show_default=False,
+    ),
+]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FILE", help="Write the table, or the figure (.png, .svg), here.", show_default=False),
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Write the table, the figure (.png, .svg) or the pictures (.png) here.",
+        show_default=False,
+    ),
 ]
 
 
@@ -62,6 +77,7 @@ def compare(
     all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Show every metric.")] = False,
     baseline: BaselineOption = None,
     curve: CurveOption = None,
+    pictures: PicturesOption = None,
     out: OutOption = None,
     md: Annotated[bool, typer.Option("--md", help="Markdown.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV, full numbers.")] = False,
@@ -77,7 +93,7 @@ def compare(
         from mdp_core.engine.figures import check_figure_path, draw_curves
         from mdp_core.engine.run import default_home
 
-        chosen = _format({"md": md, "csv": csv, "json": json, "latex": latex}, curve, out)
+        chosen = _format({"md": md, "csv": csv, "json": json, "latex": latex}, curve, pictures, out)
         if curve is not None and out is not None:
             check_figure_path(out)
         records, notes, usual, varied = _records(home.absolute() if home else default_home(), runs or [], sweep)
@@ -89,13 +105,18 @@ def compare(
             draw_curves(found, curve, out)
             _show_warnings(found)
             console.print(f"{out}: {', '.join(found.metrics)} over {curve}", highlight=False, markup=False)
+        elif pictures is not None and out is not None:
+            from mdp_core.engine.side_by_side import draw_side_by_side
+
+            draw_side_by_side(found, pictures, out.absolute())
+            console.print(f"{out}: {pictures} of {len(found.groups)} runs", highlight=False, markup=False)
         elif chosen is None:
             show_comparison(found, console)
         else:
             _write(found, chosen, out)
 
 
-def _format(wanted: dict[str, bool], curve: str | None, out: Path | None) -> str | None:
+def _format(wanted: dict[str, bool], curve: str | None, pictures: str | None, out: Path | None) -> str | None:
     from mdp_core.errors import RunError
 
     chosen = [name for name, on in wanted.items() if on]
@@ -105,7 +126,9 @@ def _format(wanted: dict[str, bool], curve: str | None, out: Path | None) -> str
         raise RunError(
             "a curve is a figure", hint=f"write --curve {curve} -o curve.png, or curve.svg, and no format of a table"
         )
-    if out is not None and curve is None and not chosen:
+    if pictures is not None and (out is None or chosen or curve is not None or out.suffix.lower() != ".png"):
+        raise RunError("--pictures draws one picture", hint=f"write --pictures {pictures} -o {pictures}.png, and nothing else")
+    if out is not None and curve is None and pictures is None and not chosen:
         raise RunError(
             f"-o {out}: a table has a format", hint="give --md, --csv, --json or --latex; a figure is drawn with --curve KEY"
         )

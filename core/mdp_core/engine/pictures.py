@@ -73,7 +73,7 @@ def _stages(images: Images, outputs: Outputs, truth: Truth | None, results: Mapp
     for index in spread(len(images), ROWS):
         pixels = images.read(index)
         cells: list[Pixels | None] = [pixels]
-        cells += [_cell(pixels, output[index], components.get(stage)) for stage, output in outputs.items()]
+        cells += [drawn(pixels, output[index], components.get(stage)) for stage, output in outputs.items()]
         if truth is not None:
             true = truth(images.records[index])
             cells.append(None if true is None else overlay(pixels, true, width=CELL, enlarge=True))
@@ -104,13 +104,17 @@ def scores_by_stage(results: Mapping[str, Any], stages: Iterable[str]) -> dict[s
     return found
 
 
-def _cell(pixels: Pixels, result: Instances | LabelMap, component: Mapping[str, Any] | None) -> Pixels:
+def drawn(pixels: Pixels, result: Instances | LabelMap, component: Mapping[str, Any] | None) -> Pixels:
+    """Returns an image with what a stage made of it laid over it, ``CELL`` pixels wide."""
     return overlay(pixels, in_colours(believed(result), component), width=CELL, enlarge=True)
 
 
 def believed(result: Instances | LabelMap) -> Instances | LabelMap:
-    """Returns what pictures show of a result: of masks, those with a score of ``SHOWN_SCORE`` or more, or else the best ones."""
-    if isinstance(result, Instances) and len(result) > 1:  # a detector proposes many: show those it believes in
+    """Returns what pictures show of a result: of a detector's masks those with a score of ``SHOWN_SCORE`` or more, or else the best.
+
+    Masks without clusters are a prior's, which proposes no more than it means, and whose scores have a scale of their own.
+    """
+    if isinstance(result, Instances) and len(result) > 1 and int(result.labels.min()) >= 0:
         return result.select(result.scores >= min(SHOWN_SCORE, float(result.scores.max())))
     return result
 

@@ -59,7 +59,7 @@ PLUGINS: list[Case] = [
     toy("a plugin that yields results of another size", _CRASH.replace("HOW", "size"), code=1),
     toy("a prior that gives a score that is no number", _CRASH.replace("HOW", "nan"), code=1),
     toy("a prior that gives an empty mask", _CRASH.replace("HOW", "empty"), code=1),
-    toy("a plugin that raises at its fifth image", _CRASH.replace("HOW", "late-raise"), code=1),
+    toy("a plugin that raises at its third image", _CRASH.replace("HOW", "late-raise"), code=1),
     toy("a plugin that takes for ever on one image", _CRASH.replace("HOW", "sleep, time_limit: 0.5"), code=1),
     toy("a time limit that is no time", _CRASH.replace("HOW", "sleep, time_limit: -1")),
 ]

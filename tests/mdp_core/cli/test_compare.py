@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 RECIPE = Path(__file__).parents[2] / "toy.yaml"
 TOY = Path(__file__).parents[2] / "toy_method.py"
@@ -143,3 +144,25 @@ def test_mistakes(mdp: Call, home: Path, arguments: list[str], message: str) -> 
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_stages_of_several_runs_side_by_side(mdp: Call, tmp_path: Path) -> None:
+    run = ["run", str(RECIPE), "--plugin", str(TOY), "--no-track", "--until", "clusterer"]
+    for contrast in ("1.0", "1.5"):
+        assert mdp(*run, "--set", f"prior.contrast={contrast}").returncode == 0
+    done = mdp("compare", "last", "last~1", "--pictures", "prior", "-o", "side.png")
+    assert done.returncode == 0, done.stderr
+    width, height = Image.open(tmp_path / "side.png").size
+    assert width > 4 * 260, "the image, two runs, the ground truth"
+    assert height > 260
+    assert mdp("run", *run[1:], "--set", "data.val_images=3").returncode == 0
+    for arguments, words in (
+        (["last", "last~1", "--pictures", "prior", "-o", "x.png"], "are of different images"),
+        (["last~1", "last~2", "--pictures", "priro", "-o", "x.png"], "did you mean 'prior'?"),
+        (["last~1", "last~2", "--pictures", "prior"], "write --pictures prior -o prior.png"),
+        (["last~1", "last~2", "--pictures", "prior", "-o", "x.svg"], "--pictures draws one picture"),
+    ):
+        failed = mdp("compare", *arguments)
+        assert failed.returncode != 0
+        assert words in failed.stderr, failed.stderr
+    assert not (tmp_path / "x.png").exists()

@@ -220,7 +220,7 @@ def test_two_runs_at_once_do_each_step_once(tmp_path: Path, undisturbed: str) ->
         ("size", ["prior:crash gave a result of 49×48 for train/", "which has 48×48"]),
         ("nan", ["prior:crash gave a mask with the score nan for train/00000", "0 to 1"]),
         ("empty", ["prior:crash gave an empty mask (number 0) for train/00000", "leave empty masks out"]),
-        ("late-raise", ["(prior:crash) crashed: ZeroDivisionError: one by none (at image train/00004)", "traceback:"]),
+        ("late-raise", ["(prior:crash) crashed: ZeroDivisionError: one by none (at image train/00002)", "traceback:"]),
     ],
 )
 def test_a_plugin_that_misbehaves_is_named(mdp: Call, tmp_path: Path, how: str, words: list[str]) -> None:
@@ -238,10 +238,10 @@ def test_a_plugin_that_misbehaves_is_named(mdp: Call, tmp_path: Path, how: str, 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("sleep", ["prior:crash has made no result for 1 s at image train/00004", "raise pipeline.prior.time_limit"]),
+        ("sleep", ["prior:crash has made no result for 1 s at image train/00002", "raise pipeline.prior.time_limit"]),
         (
             "stubborn",
-            ["at image train/00004", "it cannot be interrupted, so its process is ended", "its process died (exit code 1)"],
+            ["at image train/00002", "it cannot be interrupted, so its process is ended", "its process died (exit code 1)"],
         ),
         ("busy", ["its process died (exit code 1)", "prior.log"]),
     ],
@@ -264,7 +264,7 @@ def test_a_plugin_that_takes_for_ever_is_stopped_and_what_it_had_finished_is_kep
     if how == "sleep":
         trace.unlink()
         mdp(*arguments(*limited), env={"MDP_TOY_TRACE": str(trace)})
-        assert trace.read_text().splitlines() == ["crash train/00004"], "the four images before it are kept"
+        assert trace.read_text().splitlines() == ["crash train/00002"], "the two images before it are kept"
 
 
 def test_a_thousand_masks_an_image_are_no_mistake(mdp: Call, tmp_path: Path) -> None:
