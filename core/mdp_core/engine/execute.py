@@ -224,6 +224,7 @@ class _Work:
 
     def shard(self, number: int, produce: Produce) -> None:
         """Does one shard, unless it is there."""
+        _ = self.plugin  # importing it is none of the time that an image may take
         indices = self.shards[number]
         records = [self.images.records[i] for i in indices]
         Shard(self.job, self.entry, number, indices, records, self.listener, self._reading).make(produce)

@@ -68,7 +68,7 @@ class StageSection(Settings):
     """Whether a clusterer or a detector learns from the images of ``data.support`` as well."""
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Seconds that the plugin may go without a result, where it works image by image (several images that go through a network
-    together count as one wait); None for no limit. The error names the images."""
+    together count as one wait, and loading weights counts with the first); None for no limit. The error names the images."""
     config: SerializeAsAny[StageConfig]
     """Settings of the plugin."""
 
