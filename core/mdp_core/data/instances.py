@@ -13,6 +13,8 @@ from pycocotools import mask as coco_mask
 from mdp_core.errors import DataError
 
 Bitmap = NDArray[np.bool_]
+_AREAS = 255
+"""pycocotools counts the masks that it measures in 8 bits, and raises with more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,8 @@ class Instances:
         """Returns the mask areas in pixels, int64 (n,)."""
         if not len(self):
             return np.zeros(0, np.int64)
-        return np.asarray(coco_mask.area(self._coco(range(len(self)))), dtype=np.int64)
+        few = [self._coco(range(start, min(start + _AREAS, len(self)))) for start in range(0, len(self), _AREAS)]
+        return np.concatenate([np.asarray(coco_mask.area(some), dtype=np.int64) for some in few])
 
     def select(self, keep: NDArray[Any] | Sequence[int]) -> Instances:
         """Returns the instances at ``keep`` (indices in order, or a boolean mask)."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,18 @@ class _Bench:
         return instance
 
 
+@dataclass
+class _Reading:
+    """Reads images and remembers which were asked for; can be pickled, since trainings hand it to processes of their own."""
+
+    read: Callable[[ImageRecord], Pixels]
+    asked: deque[str] = field(default_factory=lambda: deque(maxlen=1024))
+
+    def __call__(self, record: ImageRecord) -> Pixels:
+        self.asked.append(record.id)
+        return self.read(record)
+
+
 class _Work:
     """One step with its inputs at hand."""
 
@@ -149,17 +163,12 @@ class _Work:
         self.entry = Entry(Path(job.entry), {})
         name, settings = job.dataset
         self.dataset = host.create("dataset", name, settings, Context())
-        self._reading: list[str] = []
-        self.images = Images(read_records(Path(job.images)), self._read)
+        reading = _Reading(self.dataset.read)
+        self._asked = reading.asked
+        self.images = Images(read_records(Path(job.images)), reading)
         self.inputs = {slot: Entry(Path(folder), {}) for slot, folder in job.inputs.items()}
         self.shards = shards(len(self.images), job.shard_size)
         self._stored: dict[str, StoredInstances | StoredLabelMaps] = {}
-
-    def _read(self, record: ImageRecord) -> Pixels:
-        """Reads an image, and remembers that it was asked for."""
-        self._reading.append(record.id)
-        pixels: Pixels = self.dataset.read(record)
-        return pixels
 
     def do(self, shard: int | None, listener: Listener) -> None:
         """Does one shard, or, of a step that is done whole, everything."""
@@ -227,7 +236,7 @@ class _Work:
         _ = self.plugin  # importing it is none of the time that an image may take
         indices = self.shards[number]
         records = [self.images.records[i] for i in indices]
-        Shard(self.job, self.entry, number, indices, records, self.listener, self._reading).make(produce)
+        Shard(self.job, self.entry, number, indices, records, self.listener, self._asked).make(produce)
 
     def mine(self, shard: range) -> Iterator[Any]:
         return self.plugin.mine(self.images.subset(shard))  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ map step is a pure function of each image.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ class Shard:
     indices: range
     records: Sequence[ImageRecord]
     listener: Listener
-    reading: list[str] = field(default_factory=list)
+    reading: deque[str] = field(default_factory=deque)
 
     def make(self, produce: Produce) -> None:
         """Makes the shard, unless it is there.

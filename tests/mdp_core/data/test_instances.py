@@ -189,3 +189,11 @@ def test_given_boxes_are_kept() -> None:
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match="2 masks"):
         Instances.from_masks(np.ones((2, 3, 3), bool), scores=[1.0])
+
+
+def test_a_thousand_masks_have_areas() -> None:
+    """pycocotools counts the masks that it measures in 8 bits."""
+    masks = np.zeros((1000, 4, 6), bool)
+    masks.reshape(1000, -1)[np.arange(1000), np.arange(1000) % 24] = True
+    masks[256] = True
+    assert Instances.from_masks(masks).areas().tolist() == [24 if n == 256 else 1 for n in range(1000)]

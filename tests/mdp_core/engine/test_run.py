@@ -151,7 +151,7 @@ def test_a_signal_marks_the_run_and_leaves_the_command_that_continues(tmp_path: 
     assert run["status"] == "interrupted"
     assert run["steps"][-1] | {"seconds": 0, "key": ""} == {
         "id": "detector.fit", "stage": "detector", "kind": "detector", "step": "fit", "plugin": "memory", "role": "train", "key": "",
-        "status": "interrupted", "seconds": 0, "notes": {"device": "cpu"}, "warnings": [],
+        "status": "interrupted", "seconds": 0, "notes": {"device": "cpu"}, "warnings": [], "images": 0, "peak_memory": 0,
     }  # fmt: skip
 
 

@@ -188,7 +188,7 @@ class batches_do_not_matter(right):
 
 class works_in_a_new_process(right):
     def one(self, name: str, pixels: np.ndarray, count: int) -> Instances:
-        return bright(pixels, 0.9 if sys.argv[0] == "-c" else 0.5)
+        return bright(pixels, 0.5 if "pytest" in sys.modules else 0.9)
 
 
 class survives_tiny_images(right):
