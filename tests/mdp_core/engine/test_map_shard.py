@@ -142,4 +142,6 @@ def test_a_wrong_result_is_named_with_its_plugin_and_image(tmp_path: Path, kind:
 
 @pytest.mark.parametrize("values", [np.full((4, 6), IGNORE, np.uint8), np.full((4, 6), 65535, np.uint16)])
 def test_ignored_pixels_are_no_wrong_labels(tmp_path: Path, values: np.ndarray) -> None:
-    shard(tmp_path, "segmenter").make(lambda indices: iter([LabelMap(values)] * len(indices)))
+    made = shard(tmp_path, "segmenter")
+    made.make(lambda indices: iter([LabelMap(values)] * len(indices)))
+    assert made.entry.finished_part(made.job.part(0))
