@@ -12,6 +12,7 @@ A path is written as ``PathRef``: what is in the key is what lies there, not whe
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import os
@@ -141,6 +142,14 @@ class StageConfig(Settings):
     """Steps that several processes can do together, each calling the plugin with torchrun's environment variables set."""
     uses_labels: ClassVar[str | None] = None
     """What ground truth the plugin uses, in words; None (no labels) is the rule. Every result repeats it."""
+    trial: ClassVar[Mapping[str, Any]] = {}
+    """Settings, as a recipe writes them, with which the plugin can be tried anywhere in seconds: weights that come with it, small
+    images and networks, a few iterations. ``mdp plugins check`` and ``mdp_core.testing`` take them."""
+
+    @classmethod
+    def trial_settings(cls, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns ``trial`` with the settings ``given`` over it, those of sub-models likewise."""
+        return _over(cls.trial, given or {})
 
     def labels_used(self) -> str | None:
         """Returns what ground truth the plugin uses with these settings, in words; ``uses_labels`` where they do not matter."""
@@ -155,6 +164,11 @@ class StageConfig(Settings):
             images: How many images the stage learns from.
         """
         return None
+
+
+def _over(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    both = (name for name, value in given.items() if isinstance(value, Mapping) and isinstance(base.get(name), Mapping))
+    return copy.deepcopy({**base, **given, **{name: _over(base[name], given[name]) for name in both}})
 
 
 def file_sha256(path: Path) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,6 +13,8 @@ from mdp_core.api import DatasetConfig
 
 class ShapesConfig(DatasetConfig):
     """Scenes that are generated on the fly from a seed; nothing lies on disk."""
+
+    trial: ClassVar[Mapping[str, Any]] = {"size": 48, "train_images": 8, "val_images": 4}
 
     train: Literal["train", "val"] = "train"
     """Split that the method learns from."""

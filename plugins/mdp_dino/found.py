@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from mdp_backbones.attention import Facet
 from mdp_core.api import Bitmap, Pixels
-from mdp_dino.attention import attention_of_cls
+from mdp_dino.attention import attention_to_patches
 from mdp_dino.cells import coverage, enlarged
 from mdp_dino.components import largest_components
 from mdp_dino.patches import Grouping, Patches, PatchPrior
@@ -63,12 +63,6 @@ class Found(PatchPrior[FoundConfig]):
         margins = margin(likeness, config.background).reshape(grid)
         scores = [(margins * share).sum() / share.sum() for share in shares]
         return Grouping(np.stack(masks), np.array(scores, np.float32), stride) if masks else Grouping.nothing(grid, stride)
-
-
-def attention_to_patches(patches: Patches) -> Tensor:
-    """Returns what CLS attends to, float (heads, N); some of its attention goes to CLS itself and to registers."""
-    keys = torch.cat([patches.prefix["k_rotary"], patches.values["k_rotary"]])
-    return attention_of_cls(patches.prefix["q_rotary"][0], keys, patches.heads)[:, len(patches.prefix["k_rotary"]) :]
 
 
 @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -53,6 +54,13 @@ class EmbedConfig(Settings):
 
 class KmeansConfig(StageConfig):
     """Settings of ``kmeans``."""
+
+    trial: ClassVar[Mapping[str, Any]] = {
+        "embed": {"weights": "builtin:tiny", "size": 32},
+        "clusters": 3,
+        "restarts": 2,
+        "iterations": 5,
+    }
 
     embed: EmbedConfig = EmbedConfig()
     """How masks are embedded; changing anything else does not embed again."""

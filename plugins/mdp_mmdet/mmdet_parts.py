@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +12,10 @@ from mdp_mmengine.operators import provide
 
 provide()
 
+with redirect_stdout(
+    io.StringIO()
+):  # MMDetection prints which of its data sets it does without; its registry imports them anyway
+    import mmdet.datasets
 import mmdet.models  # noqa: E402, F401  (registers the parts of the models)
 from mmcv.cnn import build_norm_layer  # noqa: E402
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor  # noqa: E402

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -124,7 +125,24 @@ class MaskRCNNConfig(StageConfig):
 
     distributed_steps: ClassVar[tuple[str, ...]] = ("fit",)
 
-    seeded_steps: ClassVar[tuple[str, ...]] = ("fit",)
+    trial: ClassVar[Mapping[str, Any]] = {
+        "arch": "r18-fpn",
+        "anchor_scale": 4,
+        "fpn_channels": 32,
+        "fit": {
+            "iters": 4,
+            "batch": 2,
+            "warmup": 2,
+            "train_sides": [48, 64],
+            "max_side": 96,
+            "rpn_samples": 32,
+            "rcnn_samples": 16,
+            "proposals": 50,
+            "workers": 0,
+            "checkpoint_every": 2,
+        },
+        "predict": {"side": 64, "max_side": 96, "proposals": 50, "max_per_image": 5, "score_threshold": 0.01},
+    }
 
     arch: Arch = "r50-c4"
     """r50-c4 is the paper's; r50-fpn is faster at the same size; r18-fpn is for CPUs and small images (RoIAlign with

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-__all__ = ["Batches", "Draws", "seed_everything", "seed_of"]
+__all__ = ["Batches", "Draws", "own_random_states", "seed_everything", "seed_of"]
 
 
 def seed_of(*parts: int | str) -> int:
@@ -31,6 +32,22 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  (MMEngine's transforms draw from numpy's global state)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def own_random_states() -> Iterator[None]:
+    """Lets what is inside draw from the global random states and seed them; what comes after finds them as they were.
+
+    Of several GPUs it is the current one whose state is kept.
+    """
+    python, legacy = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)  # noqa: NPY002
 
 
 class Draws(Dataset[Any]):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mdp_core.api import NoEffect, Settings
 
-__all__ = ["InputSize", "MapPrediction", "MapTraining"]
+__all__ = ["TRIAL_TRAINING", "InputSize", "MapPrediction", "MapTraining"]
+
+TRIAL_TRAINING: Mapping[str, Any] = {"iters": 4, "batch": 4, "size": 64, "checkpoint_every": 2, "workers": 0}
+"""A training of seconds on any machine, for ``StageConfig.trial``."""
 
 
 class MapTraining(Settings):

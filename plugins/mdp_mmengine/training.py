@@ -24,13 +24,16 @@ Under torchrun every process calls ``train`` (and ``publish``) alike; ``Schedule
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from torch import nn
@@ -38,7 +41,7 @@ from torch.utils.data import DataLoader
 
 from mdp_core.api import Context, StageError
 from mdp_mmengine.checkpoints import Checkpoint, newest
-from mdp_mmengine.draws import Batches, Draws, seed_everything, seed_of
+from mdp_mmengine.draws import Batches, Draws, own_random_states, seed_everything, seed_of
 from mdp_mmengine.hooks import CheckpointHook, LogHook, SeedHook
 from mdp_mmengine.launch import Place, agree, join
 from mdp_mmengine.models import Scope, build_model
@@ -67,6 +70,19 @@ class Samples:
     collate: Callable[[list[Any]], Any] = pseudo_collate
 
 
+@contextmanager
+def _mmengine_leaves_no_trace() -> Iterator[None]:
+    """Puts back what MMEngine's Runner sets for the whole process: OpenCV's threads, and how processes are started."""
+    threads, method = cv2.getNumThreads(), multiprocessing.get_start_method(allow_none=True)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+        multiprocessing.set_start_method(method, force=True)
+
+
+@own_random_states()
+@_mmengine_leaves_no_trace()
 def train(
     config: Mapping[str, Any] | Callable[[], nn.Module],
     scope: Scope,

@@ -19,6 +19,7 @@ from mdp_backbones.preprocess import IMAGENET, Normalisation
 from mdp_backbones.resnet_layouts import resnet_tensors
 from mdp_backbones.strict import load_strictly
 from mdp_core.api import Listener, WeightsError, file_sha256, weights_file
+from mdp_mmengine.draws import own_random_states
 from mdp_mmengine.models import Scope, build_model, merge, plain, without_sync
 
 __all__ = ["Published", "load_published", "load_resnet", "load_strictly", "publish"]
@@ -62,6 +63,7 @@ def publish(folder: Path, model: nn.Module, published: Published) -> None:
     (folder / _CONFIG).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+@own_random_states()  # networks are initialised before their weights are loaded
 def load_published(folder: Path, device: str, overrides: Mapping[str, Any] | None = None) -> tuple[nn.Module, Published]:
     """Loads a published model in evaluation mode; where it names no ``parts``, the caller has imported what builds it.
 

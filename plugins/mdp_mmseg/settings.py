@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from mdp_core.api import SegmenterConfig, WeightsRef
-from mdp_mmengine.settings import MapPrediction, MapTraining
+from mdp_mmengine.settings import TRIAL_TRAINING, MapPrediction, MapTraining
 
 
 def _or_none(value: Any, check: ValidatorFunctionWrapHandler) -> str:
@@ -69,6 +70,11 @@ class DeepLabV3Config(SegmenterConfig):
     """DeepLab-v3 with a dilated ResNet, trained with hard pixel mining (paper §3.3, Eq. 4, A.3)."""
 
     distributed_steps: ClassVar[tuple[str, ...]] = ("fit",)
+    trial: ClassVar[Mapping[str, Any]] = {
+        "arch": "r18",
+        "fit": {**TRIAL_TRAINING, "lr": 0.02, "frozen_stages": -1, "mm_overrides": {"decode_head": {"channels": 32}}},
+        "predict": {"side": 64},
+    }
 
     arch: Literal["r18", "r50"] = "r50"
     """Backbone: ResNet-50 (the paper's) or ResNet-18 (for small machines)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -156,6 +157,14 @@ class DinoConfig(StageConfig):
     """Settings of ``dino``; the defaults are DINO's for ViT-S/16 (Caron et al. 2021), per iteration instead of epoch."""
 
     distributed_steps: ClassVar[tuple[str, ...]] = ("fit",)
+    trial: ClassVar[Mapping[str, Any]] = {
+        "arch": "mdp_vit_tiny",
+        "image_side": 32,
+        "views": {"size": 32, "local_count": 1, "local_size": 16},
+        "head": {"hidden": 16, "bottleneck": 8, "prototypes": 12, "patch_prototypes": 10},
+        "train": {"iters": 4, "batch": 4, "checkpoint_every": 2},
+        "workers": 1,
+    }
 
     arch: str = "vit_small_patch16_224"
     """The network, by timm's name: any vit_*, or mdp_vit_tiny (0.9 million parameters, patch 8) for a CPU."""

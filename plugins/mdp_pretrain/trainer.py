@@ -21,6 +21,7 @@ from mdp_backbones.preprocess import read_ahead
 from mdp_backbones.vit import VitReader
 from mdp_core.api import Context, StageError
 from mdp_mmengine.checkpoints import Checkpoint, newest, save
+from mdp_mmengine.draws import own_random_states
 from mdp_mmengine.launch import Place, agree
 from mdp_pretrain.bank import ImageBank
 from mdp_pretrain.build import build_backbone, build_network
@@ -82,6 +83,7 @@ class Trainer:
                     hint=f"set it to {max(size // self.patch, 1) * self.patch}",
                 )
 
+    @own_random_states()
     def run(self) -> None:
         """Trains from the current iteration to the last."""
         config, total = self.config.train, self.config.train.iters
@@ -167,6 +169,7 @@ class Trainer:
         first, second = (nn.functional.normalize(torch.cat(side), dim=1) for side in rows)
         return float(((second @ first.T).argmax(dim=1).cpu() == torch.arange(count)).float().mean())
 
+    @own_random_states()
     def backbone(self) -> nn.Module:
         """Returns the teacher's backbone, its BatchNorms measured on whole images.
 

@@ -121,6 +121,6 @@ def _load(path: Path, width: int) -> nn.Conv2d:
             f"{path}: this probe was not trained on features of {width} channels",
             hint="predict with the features that it was trained on",
         )
-    conv = nn.Conv2d(width, weight.shape[0], 1)
+    conv = nn.utils.skip_init(nn.Conv2d, width, weight.shape[0], 1)
     conv.load_state_dict({"weight": weight, "bias": state["conv.bias"]})
     return conv.requires_grad_(False).eval()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from mdp_core.api import ProbeConfig, WeightsRef
-from mdp_mmengine.settings import InputSize, MapPrediction, MapTraining
+from mdp_mmengine.settings import TRIAL_TRAINING, InputSize, MapPrediction, MapTraining
 
 SEGMENTER = "segmenter"
 
@@ -64,6 +65,7 @@ class LinearConfig(FeatureConfig):
     """A 1×1 convolution on frozen features, plain cross entropy (paper A.2). The last state predicts, never the best one."""
 
     distributed_steps: ClassVar[tuple[str, ...]] = ("fit",)
+    trial: ClassVar[Mapping[str, Any]] = {"features": "builtin:tiny", "fit": TRIAL_TRAINING, "predict": {"side": 64}}
 
     fit: LinearFit = LinearFit()
     """Training."""
@@ -89,6 +91,7 @@ class KnnConfig(FeatureConfig):
     """Retrieval (the protocol of MaskContrast): regions are those that the segmenter before it predicts, whatever the features."""
 
     seeded_steps: ClassVar[tuple[str, ...]] = ()
+    trial: ClassVar[Mapping[str, Any]] = {"images": {"side": 64}}
 
     k: Annotated[int, Field(ge=1)] = 1
     """Nearest regions that vote; where several classes have most votes, the one with the nearest region among them."""

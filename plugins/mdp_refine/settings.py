@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -54,6 +55,7 @@ class DenseCrfConfig(RefinerConfig):
     accepts: ClassVar[tuple[str, ...]] = ("label-maps", "instances")
     dense_crf: ClassVar[bool] = True
     seeded_steps: ClassVar[tuple[str, ...]] = ()
+    trial: ClassVar[Mapping[str, Any]] = {"max_side": 320}
 
     backend: Literal["builtin", "pydensecrf"] = "builtin"
     """builtin needs no compiler; pydensecrf is the original C++ code (pip install "mdp-platform[crf]"). They agree on more than

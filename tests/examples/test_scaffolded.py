@@ -12,7 +12,7 @@ from mdp_core.scaffold.package import TEMPLATED
 
 @pytest.mark.slow
 def test_new_packages_pass_their_tests_at_once(fresh: Any) -> None:
-    started = {"my-affinity": ("--from", "dino-affinity")}
+    started = {f"my-{name}": ("--from", name) for name in ("dino-affinity", "kmeans", "mask-rcnn", "confidence", "deeplabv3")}
     new = {**{f"new-{kind}": ("--kind", kind) for kind in TEMPLATED}, **started}
     for name, options in new.items():
         fresh.mdp("plugins", "new", name, *options)

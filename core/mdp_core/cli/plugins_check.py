@@ -31,7 +31,7 @@ def check(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A setting of the plugin, e.g. short_side=64. May be repeated; small settings make the checks fast.",
+            help="A setting of the plugin, e.g. short_side=64, over those that it has for trials. May be repeated.",
             default_factory=list,
             show_default=False,
         ),
@@ -76,7 +76,9 @@ def _check_loading(files: list[Path], given: list[str], as_json: bool) -> None:
 
 def _check_one(name: str, files: list[Path], given: list[str], as_json: bool) -> None:
     from rich.console import Console
+    from rich.text import Text
 
+    from mdp_core.recipe.show import inline
     from mdp_core.testing.report import CheckReport
     from mdp_core.testing.session import do_checks
     from mdp_core.testing.trial import Trial
@@ -85,12 +87,14 @@ def _check_one(name: str, files: list[Path], given: list[str], as_json: bool) ->
     _accept_settings(trial)
     console, status = Console(soft_wrap=True, highlight=False), Console(stderr=True)
     results: list[CheckResult] = []
+    if trial.settings and not as_json:
+        console.print(Text(f"{trial.slot} with {inline(trial.settings)}", style="dim"))
     with status.status("") as spinner:
         for result in do_checks(trial, {}, lambda at: spinner.update(f"{trial.slot}: {at.name}")):
             results.append(result)
             if not as_json:
                 _print(console, result)
-    report = CheckReport(trial.slot, tuple(results))
+    report = CheckReport(trial.slot, tuple(results), trial.settings)
     _conclude(report, as_json)
 
 
@@ -121,12 +125,14 @@ def _accept_settings(trial: Trial) -> None:
         RecipeError: Says which, and what was meant.
     """
     from mdp_core.errors import RecipeError
-    from mdp_core.testing.report import CheckFailedError
+    from mdp_core.testing.report import CheckFailedError, CheckSkippedError
 
-    if not trial.settings:
+    if not trial.given:
         return
     try:
         trial.validated(trial.settings)
+    except CheckSkippedError:
+        return  # it cannot be imported, which a check tells
     except CheckFailedError as error:
         raise RecipeError(f"{trial.slot}: {error.message}", hint=error.remedy) from error
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mdp_core.cli.messages import for_people
+from mdp_core.cli.plugins_check import settings_from
 from mdp_core.cli.run import PluginOption
 
 
@@ -38,12 +39,12 @@ def new(
     """Write the package of a new plugin: method, settings, tests, README. It passes its tests at once."""
     with for_people():
         from mdp_core.plugins.loader import load_plugins
-        from mdp_core.scaffold.package import kind_of, new_package, parse_settings
+        from mdp_core.scaffold.package import kind_of, new_package
 
         host = load_plugins(plugin)
         host.check()
         kind = kind_of(host, kind, from_)
-        made = new_package(host, name, kind, into, from_, parse_settings(set_))
+        made = new_package(host, name, kind, into, from_, settings_from(set_))
         typer.echo(f"{kind} {made.names.plugin}, in {made.folder}:")
         for path in made.files:
             typer.echo(f"  {path}")
@@ -51,5 +52,4 @@ def new(
         typer.echo("\nnext:")
         typer.echo(f"  python -m pip install --editable {folder}")
         typer.echo(f"  python -m pytest {folder}")
-        verb = "plan" if made.copy and kind in ("detector", "segmenter") else "run"  # a real training takes its time
-        typer.echo(f"  mdp {verb} quickstart {' '.join(made.run_options)} --until {kind}")
+        typer.echo(f"  {made.run}")

@@ -64,17 +64,17 @@ def to_yaml(tree: Mapping[str, Any], comments: Mapping[str, str] | None = None) 
 def _lines(tree: Mapping[str, Any], path: tuple[str, ...], comments: Mapping[str, str]) -> Iterator[str]:
     for key, value in tree.items():
         here = (*path, key)
-        start = f"{'  ' * len(path)}{_inline(key)}:"
+        start = f"{'  ' * len(path)}{inline(key)}:"
         if isinstance(value, Mapping) and value:
             yield start
             yield from _lines(value, here, comments)
             continue
-        line = f"{start} {_inline(value)}"
+        line = f"{start} {inline(value)}"
         comment = comments.get(dotted(here))
         yield f"{line:<{_COMMENT_COLUMN}}  # {comment}" if comment else line
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
     """Returns a value on one line."""
     text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
     return str(text).removesuffix("\n").removesuffix("\n...")

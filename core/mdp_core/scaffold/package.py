@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydantic import ValidationError
 
 from mdp_core import __version__
-from mdp_core.errors import MdpError, PluginError
+from mdp_core.errors import PluginError
 from mdp_core.plugins.loader import KINDS, Plugin, PluginHost
 from mdp_core.plugins.version import API_VERSION
 from mdp_core.recipe.problems import did_you_mean
+from mdp_core.recipe.show import inline
 from mdp_core.scaffold.names import Names, check_folder, check_name
 from mdp_core.scaffold.source import Copied, copied
 from mdp_core.settings import StageConfig, weight_paths
@@ -40,8 +40,6 @@ _DEPENDENCIES = {
     "refiner": ("numpy", "scikit-image", "scipy"),
     "segmenter": ("numpy", "safetensors", "scipy"),
 }
-_SHORT = {"iters": 2, "warmup": 0, "workers": 0, "clusters": 2, "batch": 2, "checkpoint_every": 1, "short_side": 64}
-"""Settings by name, and the values that make tests short."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +61,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Written:
-    """A package that was written: its folder, its files relative to that, the names in it, the settings of its tests."""
+    """A package that was written: its folder, its files relative to that, the names in it, and how a recipe can use it."""
 
     folder: Path
     files: tuple[Path, ...]
     names: Names
     kind: str
-    settings: Mapping[str, Any]
-    copy: bool
-
-    @property
-    def run_options(self) -> list[str]:
-        """Options of ``mdp run`` that put the plugin into a recipe, with the settings that not only make tests short."""
-        options = [f"use={self.names.plugin}", *_options(self.settings, short=False)]
-        return [part for option in options for part in ("--set", f"{self.kind}.{option}")]
+    run: str
 
 
 def kind_of(host: PluginHost, kind: str | None, start: str | None) -> str:
@@ -104,12 +95,16 @@ def kind_of(host: PluginHost, kind: str | None, start: str | None) -> str:
 
 @dataclass(frozen=True)
 class _Start:
-    """What a package is made of: its method and settings (None: the kind's templates), and what follows from them."""
+    """What a package is made of: its method and settings (None: the kind's templates), and what follows from them.
+
+    ``settings`` are those of its tests, over the trial settings of its own; ``recipe`` those that the README puts into a recipe.
+    """
 
     summary: str
     platform: str
     dependencies: tuple[str, ...]
     settings: Mapping[str, Any]
+    recipe: Mapping[str, Any]
     origin: Origin | None = None
     copy: Copied | None = None
 
@@ -130,7 +125,7 @@ def new_package(
         kind: One of ``TEMPLATED``.
         into: Where the folder is made.
         start: Name of the plugin to start from; by default the kind's template.
-        settings: Settings that the tests of the new package use; by default what ``trial_settings`` says.
+        settings: Settings that the tests of the new package use, over those that the plugin has for trials.
 
     Raises:
         PluginError: The name or the folder is taken, or there is no such plugin.
@@ -139,19 +134,27 @@ def new_package(
     folder = into / names.distribution
     check_folder(folder)
     if start is None:
-        made = _Start(_SUMMARIES[kind], _any_of_this_api(), _DEPENDENCIES[kind], settings or {})
+        made = _Start(_SUMMARIES[kind], _any_of_this_api(), _DEPENDENCIES[kind], settings or {}, settings or {})
     else:
-        made = _from(host, host.plugin(kind, start.rpartition(":")[2]), names, settings)
-    rendered = dict(_rendered(names, kind, made))
+        made = _from(host, host.plugin(kind, start.rpartition(":")[2]), names, settings or {})
+    run = _run(names, kind, made.recipe)
+    rendered = dict(_rendered(names, kind, made, run))
     for path, text in rendered.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-    return Written(folder, tuple(sorted(rendered)), names, kind, made.settings, start is not None)
+    return Written(folder, tuple(sorted(rendered)), names, kind, run)
 
 
-def _from(host: PluginHost, plugin: Plugin, names: Names, settings: Mapping[str, Any] | None) -> _Start:
+def _run(names: Names, kind: str, settings: Mapping[str, Any]) -> str:
+    """Returns the command that puts a new plugin into the quickstart."""
+    options = " ".join(f"--set {option}" for option in _options({"use": names.plugin, **settings}, f"{kind}."))
+    return f"mdp run quickstart {options} --until {kind}"
+
+
+def _from(host: PluginHost, plugin: Plugin, names: Names, settings: Mapping[str, Any]) -> _Start:
     """Starts from a copy of a plugin's method and settings."""
     config = host.config(plugin.kind, plugin.name)
+    check_required(config, f"{plugin.kind}:{plugin.name}", settings)
     _, _, method = plugin.factory.partition(":")
     there = f"{config.__module__}:{config.__name__}"
     origin_of = plugin.distribution if not plugin.content else Path(plugin.distribution).name
@@ -167,13 +170,14 @@ def _from(host: PluginHost, plugin: Plugin, names: Names, settings: Mapping[str,
         f"A variant of {plugin.name}",
         f">={__version__},<{_next_minor()}" if private else _any_of_this_api(),
         (f"{plugin.distribution}=={plugin.version}",) if foreign else (),
-        trial_settings(host, plugin) if settings is None else settings,
+        settings,
+        recipe_options(config, plugin.kind, settings),
         origin,
         copy,
     )
 
 
-def _rendered(names: Names, kind: str, made: _Start) -> Iterator[tuple[Path, str]]:
+def _rendered(names: Names, kind: str, made: _Start, run: str) -> Iterator[tuple[Path, str]]:
     """Yields the files of a package, relative to its folder, with their text."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
@@ -189,7 +193,7 @@ def _rendered(names: Names, kind: str, made: _Start) -> Iterator[tuple[Path, str
         "api": API_VERSION,
         "year": datetime.now(UTC).year,
         "options": _options(made.settings),
-        "run_options": _options(made.settings, short=False),
+        "run": run,
     }
     source, tests = f"src/{names.module}", "tests"
     templates = {
@@ -213,56 +217,37 @@ def _rendered(names: Names, kind: str, made: _Start) -> Iterator[tuple[Path, str
         yield Path(path), environment.get_template(f"{template}.j2").render(facts)
 
 
-def trial_settings(host: PluginHost, plugin: Plugin) -> dict[str, Any]:
-    """Returns settings with which a plugin can be tried anywhere: weights that come with mdp, and short trainings.
+def recipe_options(config: type[StageConfig], kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings with which a copy of a plugin can stand in a recipe anywhere.
 
-    They are a guess that the author of the new package corrects in its tests.
+    Trainings take what makes them short; of others it is the weights that count, since a recipe has sizes of its own.
+
+    Args:
+        config: The plugin's settings class.
+        kind: Its kind.
+        settings: What was said with ``--set``.
+    """
+    if kind in ("detector", "segmenter"):
+        return config.trial_settings(settings)
+    chosen = settings
+    if config.trial:
+        for path, ref in weight_paths(config.model_validate(config.trial_settings(settings))):
+            chosen = _with(chosen, tuple(map(str, path)), ref)
+    return dict(chosen)
+
+
+def check_required(config: type[StageConfig], slot: str, settings: Mapping[str, Any]) -> None:
+    """Refuses to copy a plugin whose tests would lack a setting.
 
     Raises:
-        PluginError: It has settings without a default.
+        PluginError: There are settings without a default, and no value for them.
     """
-    config = host.config(plugin.kind, plugin.name)
-    chosen: dict[str, Any] = {}
-    built_in = [info.ref for info in host.list_weights() if info.ref.startswith("builtin:") and info.path is not None]
-    if needed := [name for name, field in config.model_fields.items() if field.is_required()]:
+    needed = [name for name, field in config.model_fields.items() if field.is_required()]
+    if missing := [name for name in needed if name not in {**config.trial, **settings}]:
         raise PluginError(
-            f"{plugin.kind}:{plugin.name} needs the setting {' and '.join(needed)}, and so do the tests of a copy of it",
-            hint=" ".join(f"--set {name}=…" for name in needed),
+            f"{slot} needs the setting {' and '.join(missing)}, and so do the tests of a copy of it",
+            hint=" ".join(f"--set {name}=…" for name in missing),
         )
-    for path, ref in weight_paths(config()):
-        keys = tuple(map(str, path))
-        if not _here(host, ref):
-            chosen = next(
-                (made for value in (None, *built_in[:1]) if _valid(config, made := _with(chosen, keys, value))), chosen
-            )
-    for dotted, value in _flat(config().model_dump(mode="json")):
-        name = dotted.rpartition(".")[2]
-        if name in _SHORT and value.isdigit() and int(value) > _SHORT[name]:
-            chosen = _with(chosen, tuple(dotted.split(".")), _SHORT[name])
-    return chosen
-
-
-def _valid(config: type[StageConfig], settings: Mapping[str, Any]) -> bool:
-    try:
-        config.model_validate(settings)
-    except ValidationError:
-        return False
-    return True
-
-
-def parse_settings(texts: Iterable[str]) -> dict[str, Any] | None:
-    """Returns the settings of ``--set key=value``, dotted keys for those of sub-models; None where there are none.
-
-    Raises:
-        PluginError: One is not of this form.
-    """
-    chosen: dict[str, Any] = {}
-    for text in texts:
-        key, sign, value = text.partition("=")
-        if not sign or not key:
-            raise PluginError(f"--set {text}: expected key=value", hint="for example --set weights=builtin:tiny")
-        chosen = _with(chosen, tuple(key.split(".")), yaml.safe_load(value))
-    return chosen or None
 
 
 def _python(value: Any) -> str:
@@ -280,25 +265,15 @@ def _with(settings: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dic
     return {**settings, path[0]: inner}
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields dotted keys and their values as a command line writes them."""
+def _options(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Returns settings as a shell gives them to ``--set``, one a top-level setting."""
+    options = []
     for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and len(value) == 1:
+            options += _options(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
-
-
-def _options(settings: Mapping[str, Any], *, short: bool = True) -> list[str]:
-    """Returns settings as ``--set`` takes them; without ``short``, those that only make tests short are left out."""
-    return [f"{key}={value}" for key, value in _flat(settings) if short or key.rpartition(".")[2] not in _SHORT]
-
-
-def _here(host: PluginHost, ref: str) -> bool:
-    try:
-        return host.describe_weights(ref).here
-    except MdpError:
-        return False
+            options.append(shlex.quote(f"{prefix}{key}={value if isinstance(value, str) else inline(value)}"))
+    return options
 
 
 def _licence(plugin: Plugin) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mdp_core.errors import MdpError
@@ -63,10 +64,12 @@ class CheckReport:
     Attributes:
         plugin: ``kind:name``.
         results: One a check, in order.
+        settings: Those that the plugin was checked with.
     """
 
     plugin: str
     results: tuple[CheckResult, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -89,7 +92,12 @@ class CheckReport:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report, JSON-ready."""
-        return {"plugin": self.plugin, "ok": self.ok, "checks": [vars(r) for r in self.results]}
+        return {
+            "plugin": self.plugin,
+            "ok": self.ok,
+            "settings": dict(self.settings),
+            "checks": [vars(r) for r in self.results],
+        }
 
     def __str__(self) -> str:
         lines = [r.line() + (f"\n         {r.remedy}" if r.remedy else "") for r in self.results]

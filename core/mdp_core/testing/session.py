@@ -28,7 +28,7 @@ def check_plugin(
     Args:
         name: Name of the plugin, or ``kind:name``.
         kind: Its kind, where several kinds have a plugin of this name.
-        settings: Settings as a recipe writes them; small ones make the checks fast.
+        settings: Settings as a recipe writes them, over those that the plugin has for trials (``StageConfig.trial``).
         expected_failures: Check → the reason why the plugin cannot hold it. One that does not fail is a failure.
         plugin_files: Plugins in single files.
         model: What a segmenter's ``fit`` left, or a function that makes it, for a probe that reads one.
@@ -40,7 +40,7 @@ def check_plugin(
         PluginError: There is no such plugin, no such check, or an expected failure has no reason.
     """
     trial = Trial(name, kind, settings, plugin_files, model)
-    return CheckReport(trial.slot, tuple(do_checks(trial, expected_failures or {})))
+    return CheckReport(trial.slot, tuple(do_checks(trial, expected_failures or {})), trial.settings)
 
 
 def do_checks(

@@ -91,7 +91,7 @@ class Trial:
     Args:
         name: ``NAME`` or ``KIND:NAME``.
         kind: Its kind, where the name does not say it.
-        settings: JSON-ready settings, as in a recipe.
+        settings: JSON-ready settings, as in a recipe; over those that the plugin has for trials (``StageConfig.trial``).
         plugin_files: One-file plugins to load.
         model: What a segmenter's ``fit`` left, or a function that makes it; for probes that read one.
     """
@@ -106,7 +106,7 @@ class Trial:
     ) -> None:
         self._name, self._kind, self._model = name, kind, model
         self.plugin_files = tuple(Path(file).resolve() for file in plugin_files)
-        self.settings: dict[str, Any] = _absolute(copy.deepcopy(dict(settings or {})))
+        self.given: dict[str, Any] = _absolute(copy.deepcopy(dict(settings or {})))
 
     @cached_property
     def host(self) -> PluginHost:
@@ -139,6 +139,14 @@ class Trial:
         """The settings model, or a reason to skip."""
         found: type[StageConfig] = self._imported(self.host.config)
         return found
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings under test as a recipe writes them: the plugin's for trials, and over them those given."""
+        try:
+            return self.model_class.trial_settings(self.given)
+        except CheckSkippedError:  # it cannot be imported, which a check tells
+            return dict(self.given)
 
     @cached_property
     def factory(self) -> Any:

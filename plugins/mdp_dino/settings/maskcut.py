@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from pydantic import Field
 
 from mdp_core.api import WeightsRef
@@ -10,6 +13,8 @@ from mdp_dino.settings.ncut import GraphConfig
 
 class MaskCutConfig(GraphConfig):
     """Settings of ``maskcut``; the defaults are the paper's and its program's."""
+
+    trial: ClassVar[Mapping[str, Any]] = {**GraphConfig.trial, "square": 96, "masks": 2}
 
     weights: WeightsRef = "timm:vit_base_patch8_224.dino"
     """The ViT: timm:NAME, file:PATH (needs arch where the file does not say it) or builtin:NAME. Published with DINO's ViT-B/8."""

@@ -5,7 +5,8 @@ Where a recipe puts one of these priors in another's place, it keeps the setting
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ class VitPriorConfig(StageConfig):
     """Settings of every prior that reads a ViT."""
 
     seeded_steps: ClassVar[tuple[str, ...]] = ()
+    trial: ClassVar[Mapping[str, Any]] = {"weights": "builtin:tiny", "short_side": 48}
 
     weights: WeightsRef = "timm:vit_small_patch16_224.dino"
     """The ViT: timm:NAME, file:PATH (needs arch where the file does not say it) or builtin:NAME (builtin:random is untrained; for
@@ -47,6 +49,8 @@ class VitPriorConfig(StageConfig):
 
 class VitAffinityConfig(VitPriorConfig):
     """Settings of every prior that compares patches with each other."""
+
+    trial: ClassVar[Mapping[str, Any]] = {**VitPriorConfig.trial, "centre_keys": True}
 
     facet: Literal["k", "q", "v", "tokens"] = "k"
     """What affinities compare: keys, queries, values or the block's output."""
