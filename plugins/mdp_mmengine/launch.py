@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +15,10 @@ import torch.distributed as dist
 from mdp_core.api import StageError
 
 __all__ = ["Place", "agree", "average", "join"]
+
+GRACE = 0.3
+"""Seconds before the interpreter ends, in which gloo's threads let go of the last tensors. They need the interpreter for that; one
+that comes too late aborts the process, and torchrun then kills the others (seen on a busy machine)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ def join(device: str) -> Place:
         if place.type == "cpu" and os.environ.get("LOCAL_WORLD_SIZE") == str(world) and sys.platform == "linux":
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all on this machine: no port is opened to others
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        if place.type == "cpu":
+            atexit.register(time.sleep, GRACE)
     return Place(dist.get_rank(), dist.get_world_size(), place)
 
 

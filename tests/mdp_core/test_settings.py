@@ -1,8 +1,9 @@
 import hashlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from pydantic import Field, ValidationError
@@ -306,3 +307,17 @@ def test_a_plugin_may_say_by_its_settings_what_labels_it_uses(tmp_path: Path) ->
     assert Places(place=str(tmp_path)).labels_used() == "boxes"
     assert Stated(place=str(tmp_path)).labels_used() is None
     assert Stated(place=str(tmp_path), stated="masks by hand").labels_used() == "masks by hand"
+
+
+def test_settings_for_trials_lie_below_those_given() -> None:
+    class Tried(StageConfig):
+        trial: ClassVar[Mapping[str, Any]] = {"embed": {"size": 32, "view": "crop"}, "clusters": 3, "sides": [48, 64]}
+
+    assert StageConfig.trial_settings() == {}
+    assert Tried.trial_settings() == Tried.trial
+    given = {"embed": {"size": 64}, "sides": [96], "more": {"a": 1}}
+    expected = {"embed": {"size": 64, "view": "crop"}, "clusters": 3, "sides": [96], "more": {"a": 1}}
+    assert Tried.trial_settings(given) == expected
+    Tried.trial_settings()["embed"]["size"] = 1
+    assert Tried.trial["embed"]["size"] == 32
+    assert Tried.trial_settings({"embed": None})["embed"] is None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from mdp_mmengine.draws import Batches, Draws, seed_of
+from mdp_mmengine.draws import Batches, Draws, own_random_states, seed_everything, seed_of
 
 
 def drawn(sample: int) -> tuple[int, float, float, float]:
@@ -54,6 +54,20 @@ def test_devices_share_each_batch(world: int, share: int, start: int, more: int)
 def test_batch_must_be_divisible() -> None:
     with pytest.raises(ValueError, match="cannot be shared"):
         Batches(3, 0, 1, world=2)
+
+
+def test_what_draws_inside_is_not_noticed_outside() -> None:
+    seed_everything(3)
+    undisturbed = [drawn(0) for _ in range(4)]
+    seed_everything(3)
+    assert drawn(0) == undisturbed[0]
+    with own_random_states():
+        seed_everything(7)
+        drawn(0)
+    assert drawn(0) == undisturbed[1]
+    with pytest.raises(ZeroDivisionError), own_random_states():
+        drawn(0)[0] / 0
+    assert [drawn(0), drawn(0)] == undisturbed[2:]
 
 
 def test_seed_of_is_stable_and_separates() -> None:

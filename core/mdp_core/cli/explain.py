@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mdp_core.engine.cache import Cache, Stored
-    from mdp_core.engine.forecast import Nearest, StepForecast
+    from mdp_core.engine.differences import Nearest
+    from mdp_core.engine.forecast import StepForecast
 
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 _WIDE = 200
@@ -182,7 +183,8 @@ def _short_place(place: str) -> str:
 def _explain_recipe(
     cache: Cache, recipe: str, overrides: list[str], plugins: list[Path], wanted: str | None, json_: bool
 ) -> None:
-    from mdp_core.engine.forecast import forecast, nearest
+    from mdp_core.engine.differences import nearest
+    from mdp_core.engine.forecast import forecast
     from mdp_core.engine.run import RunOptions, open_session
     from mdp_core.errors import RecipeError
     from mdp_core.recipe.problems import did_you_mean

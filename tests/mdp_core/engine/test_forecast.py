@@ -9,7 +9,8 @@ from filelock import FileLock
 
 from mdp_core.data.images import ImageRecord
 from mdp_core.engine.cache import Cache
-from mdp_core.engine.forecast import Change, Forecast, config_of, forecast
+from mdp_core.engine.differences import Change
+from mdp_core.engine.forecast import Forecast, config_of, forecast
 from mdp_core.engine.jobs import PART_SUFFIX
 from mdp_core.engine.plan import Plan, Role, Step
 from mdp_core.engine.planner import make_plan

@@ -130,6 +130,22 @@ def test_the_command_as_json(mdp: Mdp) -> None:
     assert [c["name"] for c in report["checks"]] == list(plugin_checks("prior"))
 
 
+def test_a_plugin_is_tried_with_its_own_settings_for_that_and_with_those_given(mdp: Mdp, tmp_path: Path) -> None:
+    """Its defaults would need weights that are not here."""
+    done = mdp("plugins", "check", "dino-attention", "--set", "mass=0.5")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[0] == "prior:dino-attention with {weights: 'builtin:tiny', short_side: 48, mass: 0.5}"
+    assert check_plugin("prior:right", plugin_files=[WRONG], settings={"share": 0.25}).to_json()["settings"] == {"share": 0.25}
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        f"from mdp_core.api import hookimpl\n\n@hookimpl\ndef mdp_register(registry):\n    registry.add('prior', 'gone', factory='{tmp_path.name}:No', api=1)\n"
+    )
+    done = mdp("plugins", "check", "gone", "--plugin", str(broken), "--set", "mass=0.5")
+    assert done.returncode == 1
+    assert "FAILED   builds_from_settings" in done.stdout, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
