@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from mdp_core.api import Pixels, read_image
+
 TOY = Path(__file__).parent / "toy_method.py"
 
 
@@ -36,6 +38,19 @@ def voc_root() -> Path:
     if not (root / "VOC2012" / "JPEGImages").is_dir():
         pytest.skip("VOC_ROOT names no VOCdevkit")
     return root
+
+
+@pytest.fixture
+def photographs(voc_root: Path) -> Callable[[int], list[Pixels]]:
+    """Gives the first photographs of VOC, so many: uint8 (H, W, 3) each."""
+
+    def first(count: int) -> list[Pixels]:
+        paths = sorted((voc_root / "VOC2012" / "JPEGImages").glob("*.jpg"))[:count]
+        if len(paths) < count:
+            pytest.skip(f"VOC_ROOT holds no {count} photographs")
+        return [read_image(path) for path in paths]
+
+    return first
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """dino-affinity against the paper's equations, transcribed with N × N matrices."""
 
-import os
 from collections import deque
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mdp_backbones.preprocess import HALF, IMAGENET, Normalisation, pad_to_multiple, resize, to_input
 from mdp_backbones.random_vit import random_vit
 from mdp_backbones.vit import VitReader
-from mdp_core.api import Context, ImageRecord, Images, Silence, StageError, WeightsError, read_image
+from mdp_core.api import Context, ImageRecord, Images, Silence, StageError, WeightsError
 from mdp_core.settings import step_settings
 from mdp_dino.affinity import DinoAffinity, balanced, object_patches, separation, within_mass
 from mdp_dino.components import component_of
@@ -303,19 +301,9 @@ def literal_resampled(features: np.ndarray, grid: tuple[int, int], base: tuple[i
     return np.stack(out, axis=1)
 
 
-def photographs(count: int) -> list[np.ndarray]:
-    root = os.environ.get("VOC_ROOT")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VOC_ROOT is not set")
-    paths = sorted(Path(root).rglob("JPEGImages/*.jpg"))[:count]
-    if len(paths) < count:
-        pytest.skip("VOC_ROOT holds too few photographs")
-    return [read_image(path) for path in paths]
-
-
 @pytest.mark.parametrize("component", ["source", "all"])
 @pytest.mark.parametrize("centre", [False, True])
-def test_photographs_equal_the_literal_method(component, centre):
+def test_photographs_equal_the_literal_method(component, centre, photographs):
     arrays = photographs(10)
     mined = mine(images_of(arrays), component=component, centre_keys=centre, short_side=128)
     for pixels, found in zip(arrays, mined, strict=True):
@@ -335,7 +323,7 @@ def test_drawn_scenes_equal_the_literal_method():
 
 @pytest.mark.parametrize("component", ["source", "all"])
 @pytest.mark.parametrize("centre", [False, True])
-def test_several_masks_of_photographs_equal_the_literal_method(component, centre):
+def test_several_masks_of_photographs_equal_the_literal_method(component, centre, photographs):
     arrays, counts = photographs(10), []
     mined = mine(images_of(arrays), component=component, centre_keys=centre, short_side=96, masks=4, uncovered=0.2)
     for pixels, found in zip(arrays, mined, strict=True):
@@ -356,7 +344,7 @@ def test_several_masks_of_photographs_equal_the_literal_method(component, centre
 
 
 @pytest.mark.parametrize(("scales", "centre"), [((1.0, 0.5), True), ((1.0, 2.0), False), ((0.75, 1.5), True), ((0.5,), True)])
-def test_scales_of_photographs_equal_the_literal_method(scales, centre):
+def test_scales_of_photographs_equal_the_literal_method(scales, centre, photographs):
     arrays = photographs(10)
     mined = mine(images_of(arrays), centre_keys=centre, short_side=92, scales=scales, masks=2)
     for pixels, found in zip(arrays, mined, strict=True):

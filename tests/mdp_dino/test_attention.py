@@ -1,9 +1,7 @@
 """dino-attention against softmax and cumulative mass, transcribed head by head and patch by patch."""
 
 import math
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ from PIL import Image
 from mdp_backbones.preprocess import to_input
 from mdp_backbones.random_vit import random_vit
 from mdp_backbones.vit import VitReader
-from mdp_core.api import Context, ImageRecord, Images, Instances, Silence, StageError, read_image
+from mdp_core.api import Context, ImageRecord, Images, Instances, Silence, StageError
 from mdp_dino.attention import (
     DinoAttention,
     attention_to_patches,
@@ -201,12 +199,8 @@ def literal_mine(pixels: np.ndarray, short_side: int, mass: float, head: int | N
 
 
 @pytest.mark.parametrize(("mass", "head"), [(0.75, None), (0.6, 1)])
-def test_photographs_equal_the_literal_method(mass, head):
-    root = os.environ.get("VOC_ROOT")
-    paths = sorted(Path(root).rglob("JPEGImages/*.jpg"))[:10] if root else []
-    if len(paths) < 10:
-        pytest.skip("VOC_ROOT holds too few photographs")
-    arrays, clear = [read_image(path) for path in paths], 0
+def test_photographs_equal_the_literal_method(mass, head, photographs):
+    arrays, clear = photographs(10), 0
     mined = mine(arrays, short_side=96, mass=mass, heads="sum" if head is None else head)
     for pixels, found in zip(arrays, mined, strict=True):
         wanted, score, gap = literal_mine(pixels, 96, mass, head)

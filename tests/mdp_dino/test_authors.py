@@ -4,7 +4,6 @@ Everything is float64 and literal: attention and affinities are N × N matrices,
 """
 
 import math
-import os
 from collections import deque
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from mdp_backbones.checkpoint import Card, save_backbone
 from mdp_backbones.preprocess import IMAGENET, resize, to_input
-from mdp_core.api import Context, ImageRecord, Images, Instances, StageError, read_image
+from mdp_core.api import Context, ImageRecord, Images, Instances, StageError
 from mdp_dino.affinity import DinoAffinity, object_patches
 from mdp_dino.settings.affinity import DinoAffinityConfig
 
@@ -42,16 +41,6 @@ PAPER = {
 }
 SHAPE = {"img_size": 56, "patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 6}
 PATCH, HEADS, DEPTH, SHORT = 8, 6, 3, 116  # 116 = 14.5 patches: both sides are padded
-
-
-def photographs(count: int) -> list[np.ndarray]:
-    root = os.environ.get("VOC_ROOT")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VOC_ROOT is not set")
-    paths = sorted(Path(root).rglob("JPEGImages/*.jpg"))[:count]
-    if len(paths) < count:
-        pytest.skip("VOC_ROOT holds too few photographs")
-    return [read_image(path) for path in paths]
 
 
 def images_of(arrays: list[np.ndarray]) -> Images:
@@ -231,7 +220,7 @@ def mined(arrays: list[np.ndarray], weights: str, **switches) -> list[Instances]
 
 
 @pytest.mark.parametrize("offset", [-3.0, 3.0, 10.0])
-def test_all_switches_together_are_the_authors_program_on_photographs(tmp_path, offset):
+def test_all_switches_together_are_the_authors_program_on_photographs(tmp_path, offset, photographs):
     arrays = photographs(10)
     weights, state = stored(tmp_path, offset, arrays)
     areas = set()
@@ -247,7 +236,7 @@ def test_all_switches_together_are_the_authors_program_on_photographs(tmp_path, 
 
 
 @pytest.mark.parametrize("name", [*AUTHORS, None])
-def test_each_switch_alone(tmp_path, name):
+def test_each_switch_alone(tmp_path, name, photographs):
     arrays = photographs(10)
     weights, state = stored(tmp_path, 3.0, arrays)
     switches = {**PAPER, **({name: AUTHORS[name]} if name else {})}
@@ -258,7 +247,7 @@ def test_each_switch_alone(tmp_path, name):
         assert found.boxes[0].tolist() == box
 
 
-def test_every_switch_changes_some_mask(tmp_path):
+def test_every_switch_changes_some_mask(tmp_path, photographs):
     arrays = photographs(10)
     weights, _ = stored(tmp_path, 3.0, arrays)
     made = {

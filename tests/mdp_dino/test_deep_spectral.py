@@ -2,9 +2,7 @@
 
 import colorsys
 import math
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.cluster import KMeans
 
-from mdp_core.api import Context, ImageRecord, Images, Silence, read_image
+from mdp_core.api import Context, ImageRecord, Images, Silence
 from mdp_dino.deep_spectral import (
     DeepSpectral,
     background_first,
@@ -197,16 +195,6 @@ def test_many_segments_equal_dense_eigenvectors(seed, clusters, component):
     same(DeepSpectral(config, Context(listener=Silence())).group(patches_of(features, colours)), wanted)
 
 
-def photographs(count: int) -> list[np.ndarray]:
-    root = os.environ.get("VOC_ROOT")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VOC_ROOT is not set")
-    paths = sorted(Path(root).rglob("JPEGImages/*.jpg"))[:count]
-    if len(paths) < count:
-        pytest.skip("VOC_ROOT holds too few photographs")
-    return [read_image(path) for path in paths]
-
-
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -217,7 +205,7 @@ def photographs(count: int) -> list[np.ndarray]:
     ],
     ids=str,
 )
-def test_photographs_equal_the_literal_method(chosen):
+def test_photographs_equal_the_literal_method(chosen, photographs):
     arrays = photographs(10)
     prior = prior_of(**chosen)
     decided = 0

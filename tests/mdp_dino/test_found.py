@@ -1,9 +1,7 @@
 """found against the paper's first step, transcribed head by head and patch by patch."""
 
 import math
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from PIL import Image
 
 from mdp_backbones.preprocess import to_input
 from mdp_backbones.vit import VitReader
-from mdp_core.api import Context, ImageRecord, Images, Silence, read_image
+from mdp_core.api import Context, ImageRecord, Images, Silence
 from mdp_dino.found import Found, attention_to_patches, cosines, head_weights, parts, refined, weighted
 from mdp_dino.patches import Patches
 from mdp_dino.settings.found import FoundConfig
@@ -137,19 +135,9 @@ def test_random_features_equal_the_literal_method(*, seed, heads, dim, prefix, g
     assert areas == sorted(areas, reverse=True)
 
 
-def photographs(count: int) -> list[np.ndarray]:
-    root = os.environ.get("VOC_ROOT")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VOC_ROOT is not set")
-    paths = sorted(Path(root).rglob("JPEGImages/*.jpg"))[:count]
-    if len(paths) < count:
-        pytest.skip("VOC_ROOT holds too few photographs")
-    return [read_image(path) for path in paths]
-
-
 @pytest.mark.parametrize("component", ["largest", "each"])
 @pytest.mark.parametrize("facet", ["k", "v"])
-def test_photographs_equal_the_literal_method(component, facet):
+def test_photographs_equal_the_literal_method(component, facet, photographs):
     arrays = photographs(10)
     prior = prior_of(component=component, facet=facet)
     decided = 0

@@ -1,9 +1,7 @@
 """lost against the paper's rules, transcribed with the N × N matrix."""
 
-import os
 import warnings
 from collections import deque
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdp_backbones.random_vit import random_vit
-from mdp_core.api import Context, ImageRecord, Images, Instances, Silence, read_image
+from mdp_core.api import Context, ImageRecord, Images, Instances, Silence
 from mdp_core.settings import step_settings
 from mdp_dino.lost import Lost, degrees, seeded
 from mdp_dino.patches import Patches
@@ -164,16 +162,8 @@ def literal_mine(pixels: np.ndarray, short_side: int | None, expand: int) -> tup
     return out, score, gap
 
 
-def photographs(count: int) -> list[np.ndarray]:
-    root = os.environ.get("VOC_ROOT")
-    paths = sorted(Path(root).rglob("JPEGImages/*.jpg"))[:count] if root else []
-    if len(paths) < count:
-        pytest.skip("VOC_ROOT holds too few photographs")
-    return [read_image(path) for path in paths]
-
-
 @pytest.mark.parametrize("expand", [30, 100])
-def test_photographs_equal_the_literal_method(expand):
+def test_photographs_equal_the_literal_method(expand, photographs):
     arrays = photographs(10)
     mined, clear = mine(arrays, short_side=96, expand=expand), 0
     for pixels, found in zip(arrays, mined, strict=True):
@@ -185,7 +175,7 @@ def test_photographs_equal_the_literal_method(expand):
     assert clear >= 7
 
 
-def test_images_are_seen_at_their_own_size_by_default():
+def test_images_are_seen_at_their_own_size_by_default(photographs):
     arrays = [pixels[:90, :125] for pixels in photographs(3)]
     for pixels, found in zip(arrays, mine(arrays), strict=True):
         mask, _, _ = literal_mine(pixels, None, 100)

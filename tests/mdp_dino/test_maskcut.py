@@ -1,8 +1,6 @@
 """MaskCut against a transcription that masks features, builds each graph anew and solves it densely."""
 
-import os
 from collections import deque
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.linalg import eigh
 
-from mdp_core.api import Context, ImageRecord, Images, read_image
+from mdp_core.api import Context, ImageRecord, Images
 from mdp_core.settings import step_settings
 from mdp_crf.mean_field import bilateral, gaussian, mean_field
 from mdp_dino import maskcut
@@ -118,16 +116,6 @@ def literal_mine(prior: MaskCut, pixels: np.ndarray, side: int, crf: bool) -> tu
     return masks, gap
 
 
-def photographs(count: int) -> list[np.ndarray]:
-    root = os.environ.get("VOC_ROOT")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VOC_ROOT is not set")
-    paths = sorted(Path(root).rglob("JPEGImages/*.jpg"))[:count]
-    if len(paths) < count:
-        pytest.skip("VOC_ROOT holds too few photographs")
-    return [read_image(path) for path in paths]
-
-
 def images_of(arrays: list[np.ndarray]) -> Images:
     records = [ImageRecord(str(index), *array.shape[:2]) for index, array in enumerate(arrays)]
     return Images(records, lambda record: arrays[int(record.id)])
@@ -189,7 +177,7 @@ def test_separate_things_are_found_one_after_the_other():
 
 
 @pytest.mark.parametrize("crf", [False, True])
-def test_photographs_equal_the_literal_method(crf):
+def test_photographs_equal_the_literal_method(crf, photographs):
     arrays = photographs(10)
     prior = MaskCut(MaskCutConfig(square=112, crf=crf, **TINY), Context())
     several = 0

@@ -1,8 +1,6 @@
 """TokenCut against a transcription with a dense generalised eigensolver."""
 
-import os
 from collections import deque
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.linalg import eigh
 
-from mdp_core.api import Context, ImageRecord, Images, read_image
+from mdp_core.api import Context, ImageRecord, Images
 from mdp_core.settings import step_settings
 from mdp_dino.ncut import threshold_graph, unit
 from mdp_dino.settings.tokencut import TokenCutConfig
@@ -76,16 +74,6 @@ def literal_mine(prior: TokenCut, pixels: np.ndarray, size: tuple[int, int]) -> 
     return out, gap
 
 
-def photographs(count: int) -> list[np.ndarray]:
-    root = os.environ.get("VOC_ROOT")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VOC_ROOT is not set")
-    paths = sorted(Path(root).rglob("JPEGImages/*.jpg"))[:count]
-    if len(paths) < count:
-        pytest.skip("VOC_ROOT holds too few photographs")
-    return [read_image(path) for path in paths]
-
-
 def images_of(arrays: list[np.ndarray]) -> Images:
     records = [ImageRecord(str(index), *array.shape[:2]) for index, array in enumerate(arrays)]
     return Images(records, lambda record: arrays[int(record.id)])
@@ -133,7 +121,7 @@ def test_large_random_features_go_through_lanczos(objects):
         assert (object_patches(threshold_graph(unit(torch.from_numpy(features)), 0.2, 1e-5), (18, 20)) == wanted).all()
 
 
-def test_photographs_equal_the_literal_method():
+def test_photographs_equal_the_literal_method(photographs):
     arrays = photographs(10)
     prior = TokenCut(TokenCutConfig(short_side=112, **TINY), Context())
     for pixels, found in zip(arrays, prior.mine(images_of(arrays)), strict=True):

@@ -1,15 +1,12 @@
 """Trees of regions as sets of pixels, everything counted anew with plain loops and exact fractions. Slow."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
-import pytest
 
-from mdp_core.api import ImageRecord, Images, read_image
+from mdp_core.api import ImageRecord, Images
 
 Pixel = tuple[int, int]
 Region = frozenset[Pixel]
@@ -156,14 +153,6 @@ def bitmap(scene: Scene, region: Region, size: tuple[int, int]) -> np.ndarray:
 def images_of(arrays: list[np.ndarray]) -> Images:
     records = [ImageRecord(str(i), *array.shape[:2]) for i, array in enumerate(arrays)]
     return Images(records, lambda record: arrays[int(record.id)])
-
-
-def photographs(count: int) -> list[np.ndarray]:
-    root = os.environ.get("VOC_ROOT")
-    paths = sorted(Path(root).rglob("JPEGImages/*.jpg"))[:count] if root else []
-    if len(paths) < count:
-        pytest.skip("VOC_ROOT does not name enough photographs")
-    return [read_image(path) for path in paths]
 
 
 ODD = {

@@ -1,14 +1,10 @@
 """Robust background detection against the paper's equations with loops, shortest paths by Floyd and Warshall, and a dense solve."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdp_core.api import read_image
 from mdp_handcrafted.background import (
     Superpixels,
     background_map,
@@ -89,13 +85,9 @@ def test_equals_the_equations_on_random_graphs(seed, n, colours, joined):
     check(found)
 
 
-def test_equals_the_equations_on_photographs():
-    root = os.environ.get("VOC_ROOT")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VOC_ROOT is not set: no photographs")
-    files = sorted(Path(root, "VOC2012", "JPEGImages").glob("*.jpg"))
-    for file in files[:: max(1, len(files) // 10)][:10]:
-        pixels = within(read_image(file), 80)
+def test_equals_the_equations_on_photographs(photographs):
+    for photograph in photographs(10):
+        pixels = within(photograph, 80)
         found = superpixels_of(pixels, 60)
         wanted = check(found)[found.labels]
         np.testing.assert_allclose(background_map(pixels, 60), wanted, rtol=1e-5, atol=1e-7)

@@ -1,15 +1,11 @@
 """Minimum barrier distance: diagonals against loops over pixels, and raster scans against the exact distance."""
 
 import heapq
-import os
-from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdp_core.api import read_image
 from mdp_handcrafted.barrier import barrier_distance, barrier_map, centre, smoothed, unlike_the_border
 from mdp_handcrafted.colour import to_lab, within
 
@@ -60,14 +56,6 @@ def exact_distance(image: np.ndarray) -> np.ndarray:
     return best
 
 
-def photographs(count: int, side: int) -> list[np.ndarray]:
-    root = os.environ.get("VOC_ROOT")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VOC_ROOT is not set: no photographs")
-    files = sorted(Path(root, "VOC2012", "JPEGImages").glob("*.jpg"))
-    return [within(read_image(file), side) for file in files[:: max(1, len(files) // count)][:count]]
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -95,9 +83,9 @@ def test_never_less_than_the_distance_and_never_more_after_another_scan(seed, si
     assert (barrier_distance(image[..., None], 40)[..., 0] - exact).max() <= largest_step(image)
 
 
-def test_photographs_scans_are_the_literal_ones_and_close_to_the_exact_distance():
+def test_photographs_scans_are_the_literal_ones_and_close_to_the_exact_distance(photographs):
     shares = []
-    for pixels in photographs(10, 40):
+    for pixels in (within(photograph, 40) for photograph in photographs(10)):
         lab = to_lab(pixels)
         found = barrier_distance(lab, 3)
         for channel in range(3):

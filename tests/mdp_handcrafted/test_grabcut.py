@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
-from mdp_core.api import Context, DataError, ImageRecord, Images, Instances, read_image
+from mdp_core.api import Context, DataError, ImageRecord, Images, Instances
 from mdp_core.settings import step_settings
 from mdp_handcrafted.grabcut import SEED, GrabCut, Mixture, agreement, corners, cut
 from mdp_handcrafted.settings.grabcut import GrabCutConfig
@@ -111,15 +109,7 @@ def literal_score(pixels: np.ndarray, box: tuple[int, int, int, int], mask: np.n
     return max(0.0, right[0] / of[0] + right[1] / of[1] - 1)
 
 
-def photographs(count: int) -> list[np.ndarray]:
-    root = os.environ.get("VOC_ROOT")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VOC_ROOT is not set: no photographs")
-    files = sorted(Path(root, "VOC2012", "JPEGImages").glob("*.jpg"))
-    return [read_image(file) for file in files[:: max(1, len(files) // count)][:count]]
-
-
-def test_scores_and_masks_of_photographs_by_loops():
+def test_scores_and_masks_of_photographs_by_loops(photographs):
     answers = []
     for pixels in photographs(10):
         small = cv2.resize(pixels, (60, 44), interpolation=cv2.INTER_AREA)
@@ -139,7 +129,7 @@ def test_scores_and_masks_of_photographs_by_loops():
     assert sum(answers) >= 3  # so small, it collapses in every other photograph; at 300 pixels in one of eight
 
 
-def test_photographs_alone_together_and_with_other_threads():
+def test_photographs_alone_together_and_with_other_threads(photographs):
     arrays = photographs(10)
     threads = cv2.getNumThreads()
     try:

@@ -102,12 +102,12 @@ def test_the_gradient_is_in_units_of_lab_a_pixel():
     assert (gradient(ramp, 1.0)[:, 8:-8] == 64).all()
 
 
-def test_photographs_equal_the_literal_method():
+def test_photographs_equal_the_literal_method(photographs):
     config = HierarchyConfig(max_side=48, masks=3, sigma=1.5)
-    photographs = literal.photographs(10)
-    mined = list(Hierarchy(config, Context()).mine(literal.images_of(photographs)))
+    arrays = photographs(10)
+    mined = list(Hierarchy(config, Context()).mine(literal.images_of(arrays)))
     assert sum(map(len, mined)) > 10
-    for pixels, found in zip(photographs, mined, strict=True):
+    for pixels, found in zip(arrays, mined, strict=True):
         lab = to_lab(shrunk(pixels, config.max_side))
         slope = gradient(lab, config.sigma)
         scene = literal.Scene.of(lab, slope)
@@ -159,8 +159,8 @@ def test_a_region_that_outlasts_its_parts_wins():
     assert (three.to_masks()[1:] <= three.mask(0)).all()
 
 
-def test_masks_share_no_pixel_and_come_best_first():
-    (photograph,) = literal.photographs(1)
+def test_masks_share_no_pixel_and_come_best_first(photographs):
+    (photograph,) = photographs(1)
     (found,) = Hierarchy(HierarchyConfig(masks=6), Context()).mine(literal.images_of([photograph]))
     assert len(found) == 6
     assert found.to_masks().sum(axis=0).max() == 1

@@ -1,7 +1,6 @@
 """Masks from elsewhere: every format gives the masks that were written, and whatever is wrong is said."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -386,12 +385,9 @@ def test_greys_written_as_colours_are_greys(tmp_path):
     assert values.tolist() == grey.tolist()
 
 
-def test_class_maps_of_voc(tmp_path):
+def test_class_maps_of_voc(voc_root):
     """Ten real label maps: each value is a mask, those of a loop over the values."""
-    root = os.environ.get("VOC_ROOT")
-    folder = Path(root or "", "VOC2012", "SegmentationClass")
-    if not root or not folder.is_dir():
-        pytest.skip("VOC_ROOT is not set: no label maps")
+    folder = voc_root / "VOC2012" / "SegmentationClass"
     files = sorted(folder.glob("*.png"))[:10]
     images = [ImageRecord(file.stem, *np.asarray(Image.open(file)).shape) for file in files]
     for file, found in zip(files, load(folder, images, void=[255]), strict=True):

@@ -1,9 +1,7 @@
 """From map to masks by flood fill and loops; the prior itself on odd images and photographs."""
 
-import os
 import warnings
 from collections import deque
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mdp_core.api import Context, ImageRecord, Images, Instances, read_image
+from mdp_core.api import Context, ImageRecord, Images, Instances
 from mdp_handcrafted.saliency import Saliency, contrasts, level, salient_parts
 from mdp_handcrafted.settings.saliency import SaliencyConfig
 
@@ -147,12 +145,8 @@ def test_two_objects_are_two_masks_or_one(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_photographs_alone_together_and_with_other_threads(method):
-    root = os.environ.get("VOC_ROOT")
-    if not root or not Path(root).is_dir():
-        pytest.skip("VOC_ROOT is not set: no photographs")
-    files = sorted(Path(root, "VOC2012", "JPEGImages").glob("*.jpg"))
-    arrays = [read_image(file) for file in files[:: max(1, len(files) // 10)][:10]]
+def test_photographs_alone_together_and_with_other_threads(method, photographs):
+    arrays = photographs(10)
     before = [array.copy() for array in arrays]
     threads = cv2.getNumThreads()
     try:

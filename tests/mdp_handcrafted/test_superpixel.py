@@ -94,14 +94,14 @@ def literal_mine(pixels: np.ndarray, config: SuperpixelConfig) -> tuple[list[np.
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_photographs_equal_the_literal_method(method):
+def test_photographs_equal_the_literal_method(method, photographs):
     config = SuperpixelConfig(
         method=method, max_side=48, masks=3, slic=SlicConfig(segments=40), felzenszwalb=FelzenszwalbConfig(min_size=20)
     )
-    photographs = literal.photographs(10)
-    mined = list(Superpixel(config, Context()).mine(literal.images_of(photographs)))
+    arrays = photographs(10)
+    mined = list(Superpixel(config, Context()).mine(literal.images_of(arrays)))
     assert sum(map(len, mined)) > 10
-    for pixels, found in zip(photographs, mined, strict=True):
+    for pixels, found in zip(arrays, mined, strict=True):
         masks, scores, gap = literal_mine(pixels, config)
         assert gap > 1e-12  # no merge is a near tie, so floats and fractions agree
         assert found.to_masks().tolist() == [mask.tolist() for mask in masks]
