@@ -15,6 +15,7 @@ _PRIORS = (
     ("lost", "lost", "Lost", "The patch with the fewest friends, and those like it (LOST)."),
     ("tokencut", "tokencut", "TokenCut", "The normalised cut of the graph of patches (TokenCut)."),
     ("maskcut", "maskcut", "MaskCut", "Several objects an image, by normalised cuts one after the other (CutLER)."),
+    ("promerge", "promerge", "ProMerge", "Several objects an image, merged from what a grid of patches selects (ProMerge)."),
     (
         "deep-spectral",
         "deep_spectral",

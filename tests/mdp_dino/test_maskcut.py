@@ -13,10 +13,11 @@ from scipy.linalg import eigh
 from mdp_core.api import Context, ImageRecord, Images
 from mdp_core.settings import step_settings
 from mdp_crf.mean_field import bilateral, gaussian, mean_field
-from mdp_dino import maskcut
-from mdp_dino.maskcut import MaskCut, object_parts, object_patches, overlap, resized, sharpened
+from mdp_dino import maskcut, squares
+from mdp_dino.maskcut import MaskCut, object_parts, object_patches
 from mdp_dino.ncut import threshold_graph, unit
 from mdp_dino.settings.maskcut import MaskCutConfig
+from mdp_dino.squares import overlap, resized, sharpened
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 TINY = {"weights": "builtin:tiny", "centre_keys": True}
@@ -252,11 +253,11 @@ def test_masks_that_the_crf_changes_beyond_recognition_are_dropped(monkeypatch):
     arrays = [blobs(80, 110, seed) for seed in range(8)]
     plain = mine(arrays, crf=False)
     index = next(i for i, found in enumerate(plain) if len(found) == 3)
-    monkeypatch.setattr(maskcut, "sharpened", shrinks)
+    monkeypatch.setattr(squares, "sharpened", shrinks)
     (found,) = mine(arrays[index : index + 1])
     assert len(found) == 2
     assert found.scores.tolist() == plain[index].scores[[0, 2]].tolist()
-    monkeypatch.setattr(maskcut, "sharpened", lambda masks, _pixels: [np.zeros_like(mask) for mask in masks])
+    monkeypatch.setattr(squares, "sharpened", lambda masks, _pixels: [np.zeros_like(mask) for mask in masks])
     assert len(mine(arrays[index : index + 1])[0]) == 0
 
 
