@@ -20,7 +20,7 @@ PRIORS = sorted(set(load_plugins([]).names("prior")) - set(NEEDS))
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_a_prior_takes_the_place_of_the_quickstarts(mdp: Call, tmp_path: Path, name: str) -> None:
-    small = [arg for setting in ("train_images=5", "val_images=3") for arg in ("--set", f"data.{setting}")]
+    small = [arg for setting in ("train_images=5", "val_images=8") for arg in ("--set", f"data.{setting}")]
     done = mdp("run", "quickstart", "--set", f"pipeline.prior.use={name}", *small, "--until", "prior", "--no-track")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
