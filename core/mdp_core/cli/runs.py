@@ -31,7 +31,7 @@ def ls(
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """List runs, the oldest first: status, recipe, seed, when, how long, and the mIoU of the last component."""
+    """List runs, the oldest first: status, recipe, seed, when, how long, and the mIoU of the last component (or another score, named)."""
     with for_people():
         from mdp_core.engine.record import all_runs, mark_killed_runs
 
@@ -135,6 +135,13 @@ def _final(record: RunRecord) -> tuple[str | None, float | None]:
     return next(reversed(record.metrics.items()), (None, None))
 
 
+def _score(metric: str | None, value: float | None) -> str:
+    """Returns what a run came to, with the name of the metric: ``mIoU 42.1 %``, ``prior.corloc 0.125``."""
+    if metric is None or value is None:
+        return ""
+    return f"mIoU {value * 100:.1f} %" if metric.startswith("mIoU") else f"{metric} {value:.4g}"
+
+
 def _show_list(found: list[RunRecord]) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -143,12 +150,11 @@ def _show_list(found: list[RunRecord]) -> None:
     from mdp_core.cli.quantities import show_age, show_duration
 
     table = Table(box=None, pad_edge=False)
-    for title in ("run", "status", "recipe", "seed", "began", "took", "mIoU"):
-        table.add_column(title, no_wrap=True, justify="right" if title in ("seed", "took", "mIoU") else "left")
+    for title in ("run", "status", "recipe", "seed", "began", "took", "score"):
+        table.add_column(title, no_wrap=True, justify="right" if title in ("seed", "took", "score") else "left")
     colour = {"finished": "green", "running": "cyan"}
     for record in found:
-        metric, value = _final(record)
-        score = "" if value is None else f"{value * 100:.1f} %" if metric and metric.startswith("mIoU") else f"{value:.4g}"
+        score = _score(*_final(record))
         style = colour.get(record.status, "red")
         began = f"{show_age(datetime.fromisoformat(record.started).timestamp())} ago"
         name = escape(record.name + (f"  ({record.sweep})" if record.sweep else ""))

@@ -20,7 +20,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "20260101-000000-one-aaaa",
         results={"components": [{"title": "prior", "miou": 0.1}, {"title": "segmenter", "miou": 0.421}]},
     )
-    record(tmp_path, "20260102-000000-two-bbbb", status="failed", error="no space left", seed=3)
+    record(
+        tmp_path, "20260102-000000-two-bbbb", status="failed", error="no space left", seed=3, metrics={"prior.corloc": 0.125}
+    )
     record(tmp_path, "20260103-000000-three-cccc", status="running", sweep="s/2", process=2**22 + 1, host=None)
     return tmp_path
 
@@ -49,10 +51,11 @@ def call(*arguments: str, code: int = 0, answer: str | None = None) -> Result:
 def test_the_list(home: Path) -> None:
     lines = call("ls").stdout.splitlines()
     assert [line.split()[1] for line in lines[1:]] == ["finished", "failed", "killed"], "the third's process is gone"
-    assert lines[1].endswith("42.1 %")
+    assert lines[1].endswith("mIoU 42.1 %")
+    assert lines[2].endswith("prior.corloc 0.125"), "not every run has a mIoU"
     assert "(s/2)" in lines[3]
     content = json.loads(call("ls", "--json").stdout)["runs"]
-    assert [r["value"] for r in content] == [0.421, None, None]
+    assert [r["value"] for r in content] == [0.421, 0.125, None]
     assert content[1]["seed"] == 3
     assert [r["id"][-4:] for r in json.loads(call("ls", "--failed", "--json").stdout)["runs"]] == ["bbbb", "cccc"]
 
