@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from mdp_core.errors import MdpError, PluginError
 from mdp_core.plugins.loader import KINDS, Plugin, PluginHost, load_plugins
+from mdp_core.plugins.settings_docs import describe
 from mdp_core.recipe.problems import did_you_mean
 from mdp_core.settings import StageConfig
 from mdp_core.stages.base import Context, Listener, Silence
@@ -170,11 +171,11 @@ class Trial:
         except ValidationError as error:
             says = {"extra_forbidden": "no such setting"}
             wrong = [f"{'.'.join(map(str, e['loc']))}: {says.get(e['type'], e['msg'])}" for e in error.errors()]
-            names = list(self.model_class.model_fields)
-            guesses = [did_you_mean(e["loc"][-1], names) for e in error.errors() if e["type"] == "extra_forbidden"]
-            remedy = (
-                "missing settings have no default: give them to the check" if not settings else f"settings: {', '.join(names)}"
-            )
+            names = [setting.name for setting in describe(self.model_class)]
+            unknown = [".".join(map(str, e["loc"])) for e in error.errors() if e["type"] == "extra_forbidden"]
+            guesses = [did_you_mean(name, names) for name in unknown]
+            top = ", ".join(self.model_class.model_fields)
+            remedy = "missing settings have no default: give them to the check" if not settings else f"settings: {top}"
             raise CheckFailedError(f"settings: {'; '.join(wrong)}{''.join(guesses)}", remedy) from error
 
     @cached_property
