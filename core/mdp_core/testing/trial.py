@@ -217,13 +217,17 @@ class Trial:
             raise CheckSkippedError(f"it reads a segmenter's model: {MODEL_ADVICE}")
         return self._model if isinstance(self._model, Path) else self._model()
 
-    def learn(self, samples: Samples, place: Path, listener: Listener | None = None) -> Fitted:
-        """Lets a new instance learn in ``place``/result, with ``place``/work for what it needs to resume."""
+    def learn(self, samples: Samples, place: Path, listener: Listener | None = None, elsewhere: Path | None = None) -> Fitted:
+        """Lets a new instance learn in ``place``/result, with ``place``/work for what it needs to resume.
+
+        The working directory is ``elsewhere`` meanwhile, or an empty one: what it writes there lands in nobody's folder.
+        """
         result, scratch = place / "result", place / "work"
         shutil.rmtree(result, ignore_errors=True)
         result.mkdir(parents=True)
         scratch.mkdir(exist_ok=True)
-        clusters = work.fit(self.kind, self.create("fit", listener), samples, result, scratch, self.model)
+        with _inside(elsewhere or self.new_folder("cwd")):
+            clusters = work.fit(self.kind, self.create("fit", listener), samples, result, scratch, self.model)
         return Fitted(result, clusters)
 
     def make(self, samples: Samples, fitted: Fitted | None) -> list[Item]:
@@ -250,8 +254,7 @@ class Trial:
     def _work(self, base: Baseline) -> None:
         if self.kind in LEARNERS or self.kind == "pretrainer":
             place, elsewhere = self.new_folder("fit"), self.new_folder("cwd")
-            with _inside(elsewhere):
-                base.fitted = self.learn(base.samples, place)
+            base.fitted = self.learn(base.samples, place, elsewhere=elsewhere)
             strays = [*elsewhere.rglob("*"), *(p for p in place.iterdir() if p.name not in ("result", "work"))]
             base.strays = tuple(str(path) for path in strays)
         if self.kind in MAKERS:

@@ -98,3 +98,10 @@ def test_every_check_is_tested_and_says_what_it_demands_and_why() -> None:
 
 def test_the_steps_are_those_of_the_engine() -> None:
     assert dict(STEPS) == dict(ENGINE_STEPS)
+
+
+def test_what_a_training_leaves_behind_lands_in_nobodys_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_plugin("clusterer:fit-writes-into-its-folders-alone", plugin_files=[WRONG])
+    assert not list(tmp_path.iterdir())
+    assert Path.cwd() == tmp_path
