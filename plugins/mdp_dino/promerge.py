@@ -129,10 +129,12 @@ def foreground(parts: list[Bitmap], background: Bitmap, features: Features) -> l
     ordered = sorted(parts, key=lambda part: -int(part.sum()))
     if not background.any():
         return ordered
+    behind = mean_feature(background, features)
     return [
         part
         for part in ordered
-        if (part & background).sum() < IN_BACKGROUND * part.sum() and likeness(part, background, features) < LIKE_BACKGROUND
+        if (part & background).sum() < IN_BACKGROUND * part.sum()
+        and likeness(mean_feature(part, features), behind) < LIKE_BACKGROUND
     ]
 
 
@@ -157,14 +159,21 @@ def merged(parts: list[Bitmap], features: Features) -> list[Object]:
 def belongs(part: Bitmap, mask: Bitmap, features: Features) -> bool:
     """Says whether a part lies in an object, or overlaps it and is like it."""
     shared, area = int((part & mask).sum()), int(part.sum())
-    return shared > INSIDE * area or (shared > TOUCHING * area and likeness(part, mask, features) > ALIKE)
+    if shared > INSIDE * area:
+        return True
+    return shared > TOUCHING * area and likeness(mean_feature(part, features), mean_feature(mask, features)) > ALIKE
 
 
-def likeness(one: Bitmap, other: Bitmap, features: Features) -> float:
-    """Returns the cosine of the mean features of two masks, neither empty; 0 where one has none."""
-    a, b = (features[mask.ravel()].mean(axis=0, dtype=np.float64) for mask in (one, other))
-    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / lengths if lengths > 0 else 0.0
+def mean_feature(mask: Bitmap, features: Features) -> NDArray[np.float64]:
+    """Returns the mean feature, float64 (d,), of the patches of a mask that is not empty."""
+    mean: NDArray[np.float64] = features[mask.ravel()].mean(axis=0, dtype=np.float64)
+    return mean
+
+
+def likeness(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Returns the cosine of two mean features, float64 (d,); 0 where one is zero."""
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / lengths if lengths > 0 else 0.0
 
 
 def agreement(found: Object, prompts: NDArray[np.int64]) -> float:

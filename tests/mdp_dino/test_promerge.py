@@ -18,6 +18,7 @@ from mdp_dino.promerge import (
     foreground,
     kept_parts,
     likeness,
+    mean_feature,
     merged,
     prompt_grid,
     touched_sides,
@@ -267,10 +268,12 @@ def test_merging_by_overlap_and_likeness():
 def test_likeness_of_means():
     features = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], np.float32)
     masks = np.eye(4, dtype=bool).reshape(4, 2, 2)
-    assert likeness(masks[0], masks[1], features) == 1
-    assert likeness(masks[0], masks[2], features) == 0
-    assert likeness(masks[0], masks[3], features) == 0
-    assert likeness(masks[0] | masks[2], masks[1], features) == pytest.approx(0.5**0.5)
+    means = [mean_feature(mask, features) for mask in (*masks, masks[0] | masks[2])]
+    assert means[4].tolist() == [0.5, 0.5]
+    assert likeness(means[0], means[1]) == 1
+    assert likeness(means[0], means[2]) == 0
+    assert likeness(means[0], means[3]) == 0
+    assert likeness(means[4], means[1]) == pytest.approx(0.5**0.5)
 
 
 def test_agreement_counts_prompts_that_selected_something_else():
